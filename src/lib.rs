@@ -1,0 +1,4 @@
+//! Polygate: a multi-format, content-negotiating API gateway.
+
+pub mod config;
+pub mod pure;

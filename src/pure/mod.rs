@@ -1,0 +1,4 @@
+//! Layer 1: values and functions. No I/O, no clock, no async, no logging.
+
+pub mod fault;
+pub mod plan;
