@@ -1,0 +1,5 @@
+//! Layer 2: what outlives a call and is shared by all of them. No HTTP.
+
+pub mod clock;
+pub mod limiter;
+pub mod meter;
