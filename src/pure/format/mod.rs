@@ -11,6 +11,7 @@ use serde::Serialize;
 pub mod csv;
 pub mod emit;
 pub mod json;
+mod seen;
 pub mod tokens;
 pub mod xml;
 mod xml_names;

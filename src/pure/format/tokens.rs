@@ -4,9 +4,8 @@
 //! escapes undone. It is stricter than many: no byte order mark, no lone surrogates, at most [`DEPTH_MAX`] levels.
 //! Keys that come twice pass, unless it is made by [`Tokenizer::without_duplicates`].
 
-use std::collections::HashSet;
-
 use super::emit::Emit;
+use super::seen::Seen;
 use super::{DEPTH_MAX, JsonError, Reason};
 
 /// The longest token, in bytes, that may be spread over pieces. A text that comes in one piece has no such limit.
@@ -344,12 +343,14 @@ fn string<'a>(text: &'a str, open: usize, unescaped: &'a mut String) -> Result<O
 fn plain_until(bytes: &[u8], mut i: usize) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const TOPS: u64 = 0x8080_8080_8080_8080;
+    const QUOTES: u64 = ONES * b'"' as u64;
+    const BACKSLASHES: u64 = ONES * b'\\' as u64;
     // Eight bytes at a time. A borrow makes false hits only above a true one, and the lowest hit is what counts.
     let zero = |word: u64| word.wrapping_sub(ONES) & !word & TOPS;
     while let Some(eight) = bytes[i..].first_chunk() {
         let word = u64::from_le_bytes(*eight);
         let control = word.wrapping_sub(ONES * 0x20) & !word & TOPS;
-        let hits = zero(word ^ ONES * u64::from(b'"')) | zero(word ^ ONES * u64::from(b'\\')) | control;
+        let hits = zero(word ^ QUOTES) | zero(word ^ BACKSLASHES) | control;
         if hits != 0 {
             return i + hits.trailing_zeros() as usize / 8;
         }
@@ -437,52 +438,131 @@ fn number(bytes: &[u8], i: usize, ended: bool) -> Result<Option<usize>, Flaw> {
     Ok(if end == bytes.len() && !ended { None } else { Some(end) })
 }
 
-/// The keys of the objects that are open, as hashes of 64 bits: two keys of one object meet by accident once in some
-/// 10^19 pairs, and then a document is refused, never misread.
-#[derive(Default)]
-struct Seen {
-    hasher: ahash::RandomState,
-    levels: Vec<Level>,
-    open: usize,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pure::format::json::Pretty;
 
-/// The keys of one object: a few in a list, which is quicker than a set, many in a set.
-#[derive(Default)]
-struct Level {
-    few: Vec<u64>,
-    many: HashSet<u64, ahash::RandomState>,
-}
-
-const FEW: usize = 24;
-
-impl Seen {
-    fn enter(&mut self) {
-        if self.open == self.levels.len() {
-            self.levels.push(Level::default());
-        }
-        self.open += 1;
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Case {
+        name: String,
+        text: Option<String>,
+        hex: Option<String>,
+        #[serde(default)]
+        accept: bool,
+        reason: Option<String>,
+        offset: Option<usize>,
     }
 
-    fn leave(&mut self) {
-        self.open -= 1;
-        let level = &mut self.levels[self.open];
-        level.few.clear();
-        if !level.many.is_empty() {
-            level.many = HashSet::default();
+    impl Case {
+        fn bytes(&self) -> Vec<u8> {
+            match (&self.text, &self.hex) {
+                (Some(text), None) => text.clone().into_bytes(),
+                (None, Some(hex)) => data_encoding::HEXLOWER.decode(hex.as_bytes()).unwrap(),
+                _ => panic!("{}: wants text or hex", self.name),
+            }
         }
     }
 
-    /// False when the innermost object has the key already.
-    fn insert(&mut self, key: &str) -> bool {
-        let hash = self.hasher.hash_one(key);
-        let level = &mut self.levels[self.open - 1];
-        if level.few.contains(&hash) {
-            return false;
+    fn cases() -> Vec<Case> {
+        serde_json::from_str(include_str!("../../../fixtures/formats/json_cases.json")).unwrap()
+    }
+
+    /// The document as indented JSON, fed in pieces of a size.
+    fn read_in_pieces(json: &[u8], size: usize) -> Result<Vec<u8>, JsonError> {
+        let mut out = Vec::new();
+        let mut sink = Pretty::new(&mut out);
+        let mut tokenizer = Tokenizer::new();
+        for piece in json.chunks(size) {
+            tokenizer.feed(piece, &mut sink)?;
         }
-        if level.few.len() < FEW {
-            level.few.push(hash);
-            return true;
+        tokenizer.finish(&mut sink)?;
+        Ok(out)
+    }
+
+    #[test]
+    fn cases_are_accepted_and_rejected_as_rfc_8259_says() {
+        let mut wrong = Vec::new();
+        for case in cases() {
+            let json = case.bytes();
+            match read_in_pieces(&json, usize::MAX) {
+                Ok(out) => {
+                    if !case.accept {
+                        wrong.push(format!("{}: accepted", case.name));
+                    }
+                    // Numbers beyond doubles are fine with us, but serde_json cannot hold them.
+                    if let Ok(expected) = serde_json::from_slice::<serde_json::Value>(&json) {
+                        assert_eq!(
+                            serde_json::from_slice::<serde_json::Value>(&out).unwrap(),
+                            expected,
+                            "{}",
+                            case.name
+                        );
+                    }
+                }
+                Err(error) => {
+                    let offset = case.offset.unwrap_or(error.offset);
+                    if case.reason != Some(error.reason.to_string()) || offset != error.offset {
+                        wrong.push(format!("{}: {error}, not {:?} at {offset}", case.name, case.reason));
+                    }
+                }
+            }
         }
-        level.many.insert(hash)
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
+    #[test]
+    fn pieces_of_any_size_read_as_the_whole() {
+        for case in cases() {
+            let json = case.bytes();
+            let whole = read_in_pieces(&json, usize::MAX);
+            for size in [1, 2, 3, 5, 7] {
+                match (&whole, read_in_pieces(&json, size)) {
+                    (Ok(whole), Ok(pieces)) => assert_eq!(&pieces, whole, "{} by {size}", case.name),
+                    (Err(_), Err(_)) => {}
+                    (whole, pieces) => panic!("{} by {size}: {pieces:?}, not {whole:?}", case.name),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_in_pieces_has_a_limit_and_a_whole_one_has_not() {
+        let json = serde_json::to_vec(&"x".repeat(CARRY_BYTES_MAX)).unwrap();
+        assert!(read_in_pieces(&json, usize::MAX).is_ok());
+        let error = read_in_pieces(&json, 4096).unwrap_err();
+        assert_eq!(error, JsonError { offset: 0, reason: Reason::TokenTooLong });
+    }
+
+    #[test]
+    fn what_is_held_does_not_grow_with_the_document() {
+        let mut tokenizer = Tokenizer::without_duplicates();
+        let (mut out, piece) = (Vec::new(), br#"{"key":"a \"text\"","n":[1,2.5e3,null]},"#);
+        let mut sink = Pretty::new(&mut out);
+        tokenizer.feed(b"[", &mut sink).unwrap();
+        for _ in 0..10_000 {
+            for part in piece.chunks(9) {
+                tokenizer.feed(part, &mut sink).unwrap();
+            }
+        }
+        assert!(tokenizer.carry.capacity() < 64 && tokenizer.unescaped.capacity() < 64);
+        assert!(tokenizer.seen.unwrap().len() < 8);
+    }
+
+    #[test]
+    fn duplicate_keys_are_found_where_asked_for() {
+        let find = |json: &str| read_without_duplicates(json.as_bytes(), &mut Pretty::new(&mut Vec::new()));
+        let duplicate = |offset| Err(JsonError { offset, reason: Reason::DuplicateKey });
+        assert_eq!(find(r#"{"a":1,"a":2}"#), duplicate(7));
+        assert_eq!(find(r#"{"a":1,"\u0061":2}"#), duplicate(7));
+        assert_eq!(find(r#"{"a":{"a":{"a":1}},"b":[{"a":1},{"a":1}]}"#), Ok(()));
+        assert_eq!(find(r#"{"a":{"b":1},"b":2,"a":3}"#), duplicate(19));
+        let many: Vec<String> = (0..1000).map(|i| format!("\"k{i}\":{i}")).collect();
+        let many = many.join(",");
+        assert_eq!(find(&format!("{{{many}}}")), Ok(()));
+        assert_eq!(find(&format!("[{{{many}}},{{{many}}}]")), Ok(()));
+        assert_eq!(find(&format!("{{{many},\"k3\":0}}")), duplicate(many.len() + 2));
+        assert_eq!(find(&format!("{{{many},\"k999\":0}}")), duplicate(many.len() + 2));
     }
 }
