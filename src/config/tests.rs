@@ -210,10 +210,12 @@ fn mistakes_of_the_environment_name_the_variable() {
         ("POLYGATE_OPEN__BURST", "[1"),
         ("POLYGATE_open__burst", "1"),
         ("POLYGATE_OPEN__", "1"),
+        ("POLYGATE_OPEN__BURST__A__B__C", "1"),
         ("POLYGATE_KEY", "pg-secret"),
     ];
     let wanted = "the configuration has mistakes:
   POLYGATE_OPEN__: unknown variable
+  POLYGATE_OPEN__BURST__A__B__C: unknown variable
   POLYGATE_open__burst: unknown variable
   POLYGATE_LISTEN: must be an address and port, like 127.0.0.1:8080 or [::1]:8080
   POLYGATE_TRUSTED_PROXIES[1]: must be a network or address, like 192.0.2.0/24 or 2001:db8::1
@@ -268,6 +270,18 @@ fn no_mistake_shows_a_value() {
     let env = [("POLYGATE_LISTEN", "hunter2"), ("POLYGATE_DEFAULT_PLAN", "hunter2"), ("POLYGATE_HOST", "hunter2")];
     let yaml = "limits: hunter2\nplans: { free: { credits_a_month: hunter2 } }\napis: { key2otp: { access: hunter2 } }";
     assert!(!wrong(yaml, &env).contains("hunter2"), "{}", wrong(yaml, &env));
+}
+
+#[test]
+fn the_readme_shows_what_is_so() {
+    let readme = include_str!("../../README.md");
+    let (_, example) = readme.split_once("```yaml\n# polygate.yaml\n").unwrap();
+    let config = loaded(example.split("```").next().unwrap());
+    assert_eq!(config.plans[1], plan("team", 500_000, 0, None));
+
+    let yaml = "plans: { free: { credits_a_month: 1, requests_a_minute: 60, burst: many } }\nlimits: { body_byte: 1 }";
+    let shown = wrong(yaml, &[("POLYGATE_LISTEN", "8080")]);
+    assert!(readme.contains(&format!("```\n{shown}\n```")), "{shown}");
 }
 
 /// Documents that look enough like ours to get past the first checks.
