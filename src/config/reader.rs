@@ -61,7 +61,7 @@ impl Log {
         });
         let place = match set {
             Some(place) => place,
-            None if path.is_empty() => "the whole".to_owned(),
+            None if path.is_empty() => "the file".to_owned(),
             None => path.to_owned(),
         };
         self.mistakes.borrow_mut().push(format!("{place}: {text}"));

@@ -233,8 +233,8 @@ fn files_that_are_not_ours() {
     let lines = |count| (0..count).map(|n| format!("k{n}: 1\n")).collect::<String>();
     let bomb = format!("data: &a {}\nlisten: [{}]", "x".repeat(10_000), vec!["*a"; 1_000].join(", "));
     let cases: &[(&str, &str)] = &[
-        ("just text", "the whole: must be a block of keys, not a string"),
-        ("[1, 2]", "the whole: must be a block of keys, not a list"),
+        ("just text", "the file: must be a block of keys, not a string"),
+        ("[1, 2]", "the file: must be a block of keys, not a list"),
         ("plans: {}", "plans: must name from 1 to 1000 plans, not 0"),
         ("plans:", "plans: must be a block of keys, not nothing"),
         ("plans: { other: { credits_a_month: 1 } }", "default_plan: must be the name of a plan"),
@@ -260,6 +260,7 @@ fn files_that_are_not_ours() {
     }
     assert!(wrong(&bomb, &[]).contains("its aliases unfold to too much"), "{}", wrong(&bomb, &[]));
     assert!(wrong(&lines(150), &[]).ends_with("\n  k99: unknown key\n  and 50 more"));
+    assert!(wrong(&lines(2_001), &[]).contains("is not readable YAML: a block has over 2000 keys"));
     assert!(wrong(&"#".repeat(FILE_BYTES_MAX + 1), &[]).ends_with("polygate.yaml: is over 1048576 bytes"));
     let missing = Config::load(Some(Path::new("no/such/file")), std::iter::empty()).unwrap_err();
     assert!(missing.to_string().contains("no/such/file: cannot be read: "), "{missing}");
