@@ -11,6 +11,7 @@ use serde::Serialize;
 pub mod csv;
 pub mod emit;
 pub mod json;
+mod lexemes;
 mod seen;
 pub mod tokens;
 pub mod xml;
