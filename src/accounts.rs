@@ -1,5 +1,6 @@
 //! The control plane: what is done about accounts and keys, whoever asks for it. Nothing here runs during a call.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -95,7 +96,7 @@ pub fn create_key(
     let expires_unix_s = request.expires.map(|expiry| expiry.from(now_unix_s)).transpose()?;
     let key = new_key()?;
     let new = NewKey { key: &key, name: request.name, bounds: request.bounds, expires_unix_s };
-    let (account, row) = store.create_key(email, plan, &new, now_unix_s)?;
+    let (row, account) = store.create_key(email, plan, &new, now_unix_s)?;
     Ok(CreatedKey { key, row, account })
 }
 
@@ -125,26 +126,30 @@ pub fn rotate_key(
     };
     let key = new_key()?;
     let new = NewKey { key: &key, name: old.name, bounds: old.bounds, expires_unix_s };
-    let (account, row) = store.rotate_key(old.id, &new, grace_s, now_unix_s)?;
+    let (row, account) = store.rotate_key(old.id, &new, grace_s, now_unix_s)?;
     Ok(CreatedKey { key, row, account })
 }
 
 /// Revokes a key, which goes by its number or prefix, for good. Running servers follow within a second.
-pub fn revoke_key(store: &mut Store, which: &str, now_unix_s: u64) -> Result<KeyRow, AccountsError> {
+pub fn revoke_key(store: &mut Store, which: &str, now_unix_s: u64) -> Result<(KeyRow, AccountRow), AccountsError> {
     let key = store.find_key(which)?;
     Ok(store.revoke_key(key.id, now_unix_s)?)
 }
 
-/// The keys of an account, or of all, each with its account.
+/// The keys of an account, or of all, each with its account; the oldest first, revoked and expired ones too.
 pub fn list_keys(store: &Store, account: Option<&str>) -> Result<Vec<(KeyRow, AccountRow)>, AccountsError> {
-    let mut accounts = store.list_accounts()?;
-    if let Some(email) = account {
-        accounts = vec![store.account(email)?];
-    }
-    let only = account.and_then(|_| accounts.first()).map(|account| account.id);
-    let keys = store.list_keys(only)?.into_iter();
-    let owner = |key: &KeyRow| accounts.iter().find(|account| account.id == key.account_id).cloned();
-    Ok(keys.filter_map(|key| owner(&key).map(|account| (key, account))).collect())
+    let (accounts, only) = match account {
+        Some(email) => {
+            let account = store.account(email)?;
+            let id = account.id;
+            (vec![account], Some(id))
+        }
+        None => (store.list_accounts()?, None),
+    };
+    let keys = store.list_keys(only)?;
+    let accounts: HashMap<i64, AccountRow> = accounts.into_iter().map(|account| (account.id, account)).collect();
+    let owned = |key: KeyRow| accounts.get(&key.account_id).map(|account| (key, account.clone()));
+    Ok(keys.into_iter().filter_map(owned).collect())
 }
 
 /// Makes an account on a plan, or the default one.
@@ -345,7 +350,7 @@ mod tests {
         assert_ne!(new.row.hash, old.row.hash);
         let newer = rotate_key(&mut store, "2", 60, Some(Expiry::After(7)), NOW).unwrap();
         assert_eq!(newer.row.expires_unix_s, Some(NOW + 7));
-        let revoked = revoke_key(&mut store, newer.key.prefix(), NOW).unwrap();
+        let (revoked, _) = revoke_key(&mut store, newer.key.prefix(), NOW).unwrap();
         assert_eq!((revoked.id, revoked.revoked_unix_s), (3, Some(NOW)));
     }
 

@@ -48,6 +48,13 @@ impl Store {
         Ok(Store { connection, data: data.to_owned() })
     }
 
+    /// Opens a database that must be there already: a directory named by mistake is not made into a new one.
+    pub fn open_existing(data: &Path) -> Result<Store> {
+        let cannot = |cause| StoreError::Open { path: data.to_owned(), cause };
+        std::fs::metadata(data.join(FILE_NAME)).map_err(cannot)?;
+        Store::open(data)
+    }
+
     /// Another connection to the same database.
     pub fn reopen(&self) -> Result<Store> {
         Store::open(&self.data)
@@ -107,7 +114,7 @@ impl Store {
         plan: &Plan,
         key: &NewKey<'_>,
         now_unix_s: u64,
-    ) -> Result<(AccountRow, KeyRow)> {
+    ) -> Result<(KeyRow, AccountRow)> {
         let email = checked_email(email)?;
         let change = self.change()?;
         let account = match account_by_email(&change, &email)? {
@@ -116,7 +123,7 @@ impl Store {
         };
         let row = insert_key(&change, account.id, key, now_unix_s)?;
         finish(change, account.id, "key created", now_unix_s)?;
-        Ok((account, row))
+        Ok((row, account))
     }
 
     /// The keys of an account, or of all; the oldest first, with those that are revoked or expired.
@@ -144,13 +151,14 @@ impl Store {
     }
 
     /// Revokes a key for good.
-    pub fn revoke_key(&mut self, id: i64, now_unix_s: u64) -> Result<KeyRow> {
+    pub fn revoke_key(&mut self, id: i64, now_unix_s: u64) -> Result<(KeyRow, AccountRow)> {
         let change = self.change()?;
         let key = live_key(&change, id, now_unix_s)?;
         change.execute("UPDATE api_key SET revoked_unix_s = ?2 WHERE id = ?1", params![id, now_unix_s])?;
         let key = KeyRow { revoked_unix_s: Some(now_unix_s), ..key };
-        finish(change, key.account_id, "key revoked", now_unix_s)?;
-        Ok(key)
+        let account = account_by_id(&change, key.account_id)?;
+        finish(change, account.id, "key revoked", now_unix_s)?;
+        Ok((key, account))
     }
 
     /// Lets another key take over from this one, which stays good for `grace_s` seconds, or less if it expires before.
@@ -160,7 +168,7 @@ impl Store {
         successor: &NewKey<'_>,
         grace_s: u64,
         now_unix_s: u64,
-    ) -> Result<(AccountRow, KeyRow)> {
+    ) -> Result<(KeyRow, AccountRow)> {
         let change = self.change()?;
         let old = live_key(&change, id, now_unix_s)?;
         if let Some(successor) = old.replaced_by {
@@ -175,7 +183,7 @@ impl Store {
             params![id, expires, new.id],
         )?;
         finish(change, account.id, "key rotated", now_unix_s)?;
-        Ok((account, new))
+        Ok((new, account))
     }
 
     /// Everything a server needs at its start, as of one moment: where the change log stands, all accounts, and the
@@ -297,7 +305,7 @@ fn insert_key(change: &Connection, account_id: i64, key: &NewKey<'_>, now_unix_s
     if live >= KEYS_MAX {
         return Err(StoreError::TooMuch("the account has 1,000 keys already: revoke some"));
     }
-    let networks = key.bounds.networks.as_ref().map(|all| all.iter().map(IpNet::to_string).collect());
+    let networks: Option<Vec<_>> = key.bounds.networks.as_ref().map(|all| all.iter().map(IpNet::to_string).collect());
     change.execute(
         "INSERT INTO api_key \
             (account_id, hash, prefix, last_four, name, scopes, networks, origins, created_unix_s, expires_unix_s) \
@@ -309,9 +317,9 @@ fn insert_key(change: &Connection, account_id: i64, key: &NewKey<'_>, now_unix_s
             ":prefix": key.key.prefix(),
             ":last_four": key.key.last_four(),
             ":name": key.name,
-            ":scopes": key.bounds.scopes.as_ref().map(json),
-            ":networks": networks.as_ref().map(json),
-            ":origins": key.bounds.origins.as_ref().map(json),
+            ":scopes": key.bounds.scopes.as_deref().map(json),
+            ":networks": networks.as_deref().map(json),
+            ":origins": key.bounds.origins.as_deref().map(json),
             ":created": now_unix_s,
             ":expires": key.expires_unix_s,
         },
@@ -415,8 +423,8 @@ fn key_of_row(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
     })
 }
 
-fn json(list: &Vec<String>) -> String {
-    serde_json::Value::from(list.clone()).to_string()
+fn json(list: &[String]) -> String {
+    serde_json::Value::from(list).to_string()
 }
 
 /// Reads a JSON array of text back. A row that cannot be read is an error, never "no restriction".
