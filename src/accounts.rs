@@ -1,19 +1,18 @@
 //! The control plane: what is done about accounts and keys, whoever asks for it. Nothing here runs during a call.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use ring::rand::SystemRandom;
 use time::format_description::well_known::Rfc3339;
 use time::{Date, OffsetDateTime};
 
 use crate::config::Config;
+use crate::pure::bounds::Bounds;
 use crate::pure::key::ApiKey;
 use crate::pure::plan::Plan;
-use crate::state::store::{AccountRow, Bounds, KeyRow, NewKey, Store, StoreError};
+use crate::state::store::{AccountRow, KeyRow, NewKey, Store, StoreError};
 
 /// The account that is meant when none is named, and that the first start makes.
 pub const DEFAULT_ACCOUNT: &str = "admin@localhost";
@@ -230,42 +229,6 @@ pub fn parse_duration(text: &str) -> Result<u64, &'static str> {
     seconds.filter(|&seconds| seconds <= 36_500 * 86_400).ok_or(WANTED)
 }
 
-/// Reads the name of an API, as keys are bound to.
-pub fn parse_scope(text: &str) -> Result<String, &'static str> {
-    let named = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if (1..=64).contains(&text.len()) && text.bytes().all(named) {
-        Ok(text.to_owned())
-    } else {
-        Err("wanted is the name of an API: a to z, 0 to 9 and hyphen, at most 64")
-    }
-}
-
-/// Reads a network (`192.0.2.0/24`, `2001:db8::/32`) or a single address; bits past the prefix are cleared.
-pub fn parse_network(text: &str) -> Result<IpNet, &'static str> {
-    let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    network.map(|network| network.trunc()).map_err(|_| "wanted is a network such as 192.0.2.0/24, or an address")
-}
-
-/// Reads a browser origin, and writes it as browsers do in the `Origin` header (RFC 6454, section 6.2): scheme and host
-/// in lower case, the port only where it is not the scheme's own, nothing after it.
-pub fn parse_origin(text: &str) -> Result<String, &'static str> {
-    const WANTED: &str = "wanted is a browser origin such as https://app.example.com or http://localhost:3000";
-    let origin = text.trim_end_matches('/').to_ascii_lowercase();
-    let (scheme, host) = origin.split_once("://").ok_or(WANTED)?;
-    let scheme_ok = scheme.starts_with(|char: char| char.is_ascii_lowercase())
-        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
-    let host_ok = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte));
-    if !scheme_ok || !host_ok || host.is_empty() || origin.len() > 255 {
-        return Err(WANTED);
-    }
-    let own_port = match scheme {
-        "http" => ":80",
-        "https" => ":443",
-        _ => "",
-    };
-    Ok(format!("{scheme}://{}", host.strip_suffix(own_port).unwrap_or(host)))
-}
-
 fn plan_or_default<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Arc<Plan>, AccountsError> {
     let Some(name) = name else { return Ok(&config.default_plan) };
     config.plans.iter().find(|plan| plan.name == name).ok_or_else(|| AccountsError::UnknownPlan {
@@ -390,47 +353,5 @@ mod tests {
         }
         assert!(Expiry::After(0).from(NOW).is_err());
         assert_eq!(Expiry::After(u64::MAX).from(NOW).unwrap(), u64::MAX);
-    }
-
-    #[test]
-    fn bounds_are_read_as_they_will_be_compared() {
-        assert_eq!(parse_scope("totpgenerator").unwrap(), "totpgenerator");
-        for text in ["", "Totp", "a b", "é", &"a".repeat(65)] {
-            assert!(parse_scope(text).is_err(), "{text}");
-        }
-        for (text, wanted) in [
-            ("192.0.2.0/24", "192.0.2.0/24"),
-            ("192.0.2.77/24", "192.0.2.0/24"),
-            ("192.0.2.1", "192.0.2.1/32"),
-            ("2001:DB8::1/32", "2001:db8::/32"),
-            ("::1", "::1/128"),
-        ] {
-            assert_eq!(parse_network(text).unwrap().to_string(), wanted);
-        }
-        for text in ["", "192.0.2.0/33", "192.0.2", "localhost", "192.0.2.0/-1"] {
-            assert!(parse_network(text).is_err(), "{text}");
-        }
-        for (text, wanted) in [
-            ("https://App.Example.com", "https://app.example.com"),
-            ("https://app.example.com:443/", "https://app.example.com"),
-            ("http://localhost:3000", "http://localhost:3000"),
-            ("http://[::1]:80", "http://[::1]"),
-            ("chrome-extension://abc", "chrome-extension://abc"),
-        ] {
-            assert_eq!(parse_origin(text).unwrap(), wanted);
-        }
-        for text in [
-            "",
-            "*",
-            "null",
-            "app.example.com",
-            "https://",
-            "https://a/b",
-            "https://u@a",
-            "https://é.org",
-            "https://a?b",
-        ] {
-            assert!(parse_origin(text).is_err(), "{text}");
-        }
     }
 }

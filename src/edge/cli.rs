@@ -17,8 +17,9 @@ use ipnet::IpNet;
 
 use crate::accounts::{self, AccountsError, Expiry, KeyRequest};
 use crate::config::{self, Config, ConfigErrors};
+use crate::pure::bounds::{self, Bounds};
 use crate::state::clock::Clock;
-use crate::state::store::{Bounds, Store, StoreError};
+use crate::state::store::{Store, StoreError};
 
 /// A multi-format, content-negotiating API gateway: keys, limits and credits in front of any API, answered as JSON,
 /// XML, YAML or CSV.
@@ -81,13 +82,13 @@ enum KeysCommand {
         #[arg(long, value_name = "WHEN")]
         expires: Option<Expiry>,
         /// An API the key may call; repeat for more [default: all].
-        #[arg(long = "scope", value_name = "API", value_parser = accounts::parse_scope)]
+        #[arg(long = "scope", value_name = "API", value_parser = bounds::parse_scope)]
         scopes: Vec<String>,
         /// A network the key may be used from; repeat for more [default: all].
-        #[arg(long = "network", value_name = "CIDR", value_parser = accounts::parse_network)]
+        #[arg(long = "network", value_name = "CIDR", value_parser = bounds::parse_network)]
         networks: Vec<IpNet>,
         /// A browser origin the key may be used from; repeat for more [default: all].
-        #[arg(long = "origin", value_name = "ORIGIN", value_parser = accounts::parse_origin)]
+        #[arg(long = "origin", value_name = "ORIGIN", value_parser = bounds::parse_origin)]
         origins: Vec<String>,
         #[command(flatten)]
         output: Output,

@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 
+use crate::pure::bounds::Bounds;
 use crate::pure::key::KeyHash;
 use crate::pure::plan::Plan;
 use crate::state::clock::Clock;
 use crate::state::limiter::Limiter;
 use crate::state::meter::Balance;
-use crate::state::store::{AccountRow, Bounds, KeyRow, Store, StoreError};
+use crate::state::store::{AccountRow, KeyRow, Store, StoreError};
 
 /// What is known of a key.
 #[derive(Debug)]

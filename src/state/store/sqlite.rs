@@ -3,15 +3,16 @@
 //! Every change is one transaction, which also appends to the change log. Writers wait for each other; readers in
 //! write-ahead mode wait for nobody.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, named_params, params};
 
-use super::{AccountRow, BOUND_BYTES_MAX, BOUNDS_MAX, Bounds, Changes, EMAIL_BYTES_MAX, KEYS_MAX, KeyRow};
+use super::{AccountRow, BOUND_BYTES_MAX, BOUNDS_MAX, Changes, EMAIL_BYTES_MAX, KEYS_MAX, KeyRow};
 use super::{NAME_CHARS_MAX, NewKey, StoreError};
+use crate::pure::bounds::Bounds;
 use crate::pure::key::{self, KeyHash};
 use crate::pure::plan::Plan;
 
@@ -32,7 +33,6 @@ type Result<T> = std::result::Result<T, StoreError>;
 #[derive(Debug)]
 pub struct Store {
     connection: Connection,
-    data: PathBuf,
 }
 
 impl Store {
@@ -45,7 +45,7 @@ impl Store {
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "trusted_schema", false)?;
         migrate(&mut connection, data)?;
-        Ok(Store { connection, data: data.to_owned() })
+        Ok(Store { connection })
     }
 
     /// Opens a database that must be there already: a directory named by mistake is not made into a new one.
@@ -53,11 +53,6 @@ impl Store {
         let cannot = |cause| StoreError::Open { path: data.to_owned(), cause };
         std::fs::metadata(data.join(FILE_NAME)).map_err(cannot)?;
         Store::open(data)
-    }
-
-    /// Another connection to the same database.
-    pub fn reopen(&self) -> Result<Store> {
-        Store::open(&self.data)
     }
 
     /// Makes an account, with the bonus that its plan gives at sign-up.

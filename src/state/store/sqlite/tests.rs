@@ -197,8 +197,8 @@ fn the_change_log_names_what_to_read_again_and_stays_short() {
 
 #[test]
 fn other_connections_changes_show_in_the_data_version() {
-    let (_directory, mut store, _) = with_account();
-    let reader = store.reopen().unwrap();
+    let (directory, mut store, _) = with_account();
+    let reader = Store::open(&directory.path().join("data")).unwrap();
     let before = reader.data_version().unwrap();
     assert_eq!(reader.data_version().unwrap(), before);
     store.set_suspended("a@example.org", true, NOW).unwrap();
