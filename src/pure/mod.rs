@@ -1,4 +1,9 @@
 //! Layer 1: values and functions. No I/O, no clock, no async, no logging.
 
+pub mod accept;
 pub mod fault;
+pub mod format;
+pub mod input;
 pub mod plan;
+pub mod secret;
+pub mod totp;
