@@ -179,7 +179,8 @@ mod tests {
                 text.push_str(["", "", "", " ", "-", "\t", "\r\n", "", "", "", "", ""][usize::from(*noise)]);
             }
             text.push_str(&"=".repeat(padding));
-            prop_assert_eq!(Secret::parse(&text).unwrap().bytes(), &key[..]);
+            let secret = Secret::parse(&text).unwrap();
+            prop_assert_eq!(secret.bytes(), &key[..]);
         }
 
         #[test]
