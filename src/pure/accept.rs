@@ -138,7 +138,7 @@ impl<'a> Range<'a> {
         }
         let slash = name.iter().position(|&byte| byte == b'/')?;
         let (main, sub) = (&name[..slash], &name[slash + 1..]);
-        let wild_where_allowed = (main != b"*" || sub == b"*") && (sub == b"*" || !sub.contains(&b'*'));
+        let wild_where_allowed = sub == b"*" || (main != b"*" && !sub.contains(&b'*'));
         if !is_token(main) || !is_token(sub) || !wild_where_allowed {
             return None;
         }

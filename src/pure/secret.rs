@@ -17,7 +17,6 @@ pub const BITS_RECOMMENDED: usize = 128;
 /// The key bytes of a shared secret: wiped when dropped, never shown.
 ///
 /// They live on the heap on purpose: a moved inline array would leave copies on the stack that nobody wipes.
-#[derive(Clone)]
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 /// Why a text is no secret. It carries a length at most, never any of the text.

@@ -115,7 +115,7 @@ impl Window {
 }
 
 /// What a call for a token asks for, checked. Debug leaves the secret out.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Params {
     /// The key.
     pub secret: Secret,
@@ -196,9 +196,8 @@ mod tests {
     #[test]
     fn rfc_4226_appendix_d() {
         let secret = Secret::parse("GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ").unwrap();
-        let expected = [
-            "755224", "287082", "359152", "969429", "338314", "254676", "287922", "162583", "399871", "520489",
-        ];
+        let expected =
+            ["755224", "287082", "359152", "969429", "338314", "254676", "287922", "162583", "399871", "520489"];
         for (counter, expected) in expected.into_iter().enumerate() {
             assert_eq!(Token::at_counter(&secret, Algorithm::Sha1, 6, counter as u64).as_str(), expected);
         }

@@ -102,7 +102,8 @@ mod tests {
         for value in ["application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml", "application/a+yaml"] {
             check(value, Some(BodyKind::Yaml));
         }
-        for value in ["", "json", "text/plain", "application/+json", "image/svg+xml", "application/json; charset=latin1"]
+        for value in
+            ["", "json", "text/plain", "application/+json", "image/svg+xml", "application/json; charset=latin1"]
         {
             check(value, None);
         }

@@ -2,7 +2,7 @@
 //!
 //! Unknown names are passed over with their values; a known name may come once in a source, and a body may repeat what
 //! the query said but not contradict it. Text that needs no decoding is borrowed from the request; text that had to be
-//! decoded may be a secret and is wiped when dropped.
+//! decoded may be a secret and is wiped when dropped (the scratch space of the parsers themselves is out of reach).
 
 mod form;
 mod json;

@@ -1,6 +1,7 @@
 //! YAML bodies (YAML 1.2 core schema): one small mapping, without the parts of YAML that grow or reach out.
 
 use serde::de::DeserializeSeed;
+use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy, NonFiniteFloatPolicy};
 use serde_saphyr::{Error, Options};
 
@@ -26,8 +27,11 @@ pub(super) fn read<'a>(input: &mut Input<'a>, text: &'a str) -> Result<(), Fault
     result.map_err(|error| {
         fault.unwrap_or_else(|| {
             let reason = match &error {
-                Error::Budget { .. } => "YAML with anchors, aliases or too much in it",
-                Error::MultipleDocuments { .. } => "more than one YAML document",
+                Error::Budget { breach, .. } => match breach {
+                    BudgetBreach::Anchors { .. } | BudgetBreach::Aliases { .. } => "YAML with anchors or aliases",
+                    BudgetBreach::Documents { .. } => "more than one YAML document",
+                    _ => "YAML with too much in it",
+                },
                 Error::SerdeInvalidType { .. } => "not a YAML mapping",
                 _ => "not valid YAML",
             };
