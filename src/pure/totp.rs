@@ -7,6 +7,7 @@ use ring::hmac;
 use super::fault::Fault;
 use super::input::{Input, Sent};
 use super::secret::{NoSecret, Secret};
+use super::stamp::Stamp;
 
 /// The hash under the HMAC (RFC 6238 section 1.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -171,6 +172,44 @@ impl Params {
 }
 
 /// RFC 4226 section 5.3 gives 31 bits, enough for nine digits; the contract stops at eight.
+/// A one-time password, and what is said about it.
+#[derive(Clone, Debug)]
+pub struct Otp {
+    /// The password.
+    pub token: Token,
+    /// The hash function it was made with.
+    pub algorithm: Algorithm,
+    /// Whether the caller named that function.
+    pub algorithm_sent: bool,
+    /// Its length.
+    pub digits: u8,
+    /// How long a password is valid, in seconds.
+    pub period_s: u32,
+    /// How long this one still is, in seconds: from 1 to the period.
+    pub remaining_s: u64,
+    /// When it ends.
+    pub expires_at: Stamp,
+    /// The length of the secret, in bits.
+    pub secret_bits: usize,
+}
+
+impl Params {
+    /// The password at `unix_s`, with all that is said about it; `None` past the year 9999, which no stamp can hold.
+    pub fn otp_at(&self, unix_s: u64) -> Option<Otp> {
+        let window = Window::at(unix_s, self.period);
+        Some(Otp {
+            token: Token::at_counter(&self.secret, self.algorithm, self.digits, window.counter),
+            algorithm: self.algorithm,
+            algorithm_sent: self.algorithm_sent,
+            digits: self.digits,
+            period_s: self.period,
+            remaining_s: window.remaining_s,
+            expires_at: Stamp::at(window.expires_at)?,
+            secret_bits: self.secret.bits(),
+        })
+    }
+}
+
 const DIGITS_MAX: u8 = 8;
 
 #[cfg(test)]
