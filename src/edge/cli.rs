@@ -7,7 +7,7 @@ mod show;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -200,6 +200,8 @@ enum Failure {
     Accounts(#[from] AccountsError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("cannot listen on {address}: {cause}")]
+    Listen { address: SocketAddr, cause: io::Error },
     #[error("{0}")]
     Io(#[from] io::Error),
 }
@@ -254,16 +256,19 @@ fn load(file: Option<PathBuf>, data: Option<PathBuf>) -> Result<Config, ConfigEr
     Ok(Config { data: data.unwrap_or(config.data), ..config })
 }
 
+/// Listens before it makes the first key: a start that fails must not have made a key that nobody has seen.
 fn serve(config: Config) -> Result<(), Failure> {
+    let cannot = |cause| Failure::Listen { address: config.listen, cause };
+    let listener = TcpListener::bind(config.listen).map_err(cannot)?;
+    let address = listener.local_addr().map_err(cannot)?;
     let mut store = Store::open(&config.data)?;
     let clock = Clock::system();
     let first = accounts::first_start(&mut store, &config, clock.unix_s())?;
-    let announce = |address: SocketAddr| {
-        // A server whose output nobody reads serves all the same.
-        let _ = print(&show::welcome(address, first.as_ref()));
-    };
+    // A server whose output nobody reads serves all the same.
+    let _ = print(&show::welcome(address, first.as_ref()));
+    drop(first);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    Ok(runtime.block_on(crate::serve(config, store, clock, announce))?)
+    Ok(runtime.block_on(crate::serve(config, listener, store, clock))?)
 }
 
 fn keys(config: &Config, command: KeysCommand) -> Result<String, Failure> {
