@@ -1,7 +1,8 @@
-//! A client that does the same thing every time: N requests, one after another, on one connection.
-//! `client ADDRESS COUNT REQUESTS` sends the requests of the file in turn; they are separated by a NUL byte.
-//! Prints how many answers there were of each status. Instructions are counted under this client, because with
-//! many connections the number of wake-ups, and with it the figure, would differ from run to run.
+//! A client that does the same thing every time: on each of 64 connections in turn it sends a request, then it takes
+//! the 64 answers in the same order, and so on. `client ADDRESS COUNT REQUESTS` sends the requests of the file one
+//! after another; they are separated by a NUL byte. Prints how many answers there were of each status.
+//! Instructions are counted under this client: with a free-running load the number of wake-ups, and with it the
+//! figure, differs from run to run, and with one connection every request would pay a whole wake-up of its own.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -9,17 +10,30 @@ use std::net::TcpStream;
 
 type Done<T> = Result<T, Box<dyn std::error::Error>>;
 
+const CONNECTIONS: usize = 64;
+
 fn main() -> Done<()> {
-    let [address, count, requests] = std::env::args().skip(1).collect::<Vec<_>>().try_into().map_err(|_| "usage")?;
+    let [address, count, requests] = <[String; 3]>::try_from(std::env::args().skip(1).collect::<Vec<_>>())
+        .map_err(|_| "usage: client ADDRESS:PORT COUNT REQUESTS")?;
+    let mut left: usize = count.parse()?;
     let requests = std::fs::read(requests)?;
-    let requests: Vec<&[u8]> = requests.split(|&byte| byte == 0).filter(|request| !request.is_empty()).collect();
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_nodelay(true)?;
-    let mut answers = BufReader::new(stream.try_clone()?);
-    let mut statuses = BTreeMap::<String, u64>::new();
-    for request in requests.iter().cycle().take(count.parse()?) {
-        stream.write_all(request)?;
-        *statuses.entry(status_of_next(&mut answers)?).or_default() += 1;
+    let mut requests = requests.split(|&byte| byte == 0).filter(|request| !request.is_empty()).cycle();
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let stream = TcpStream::connect(&address)?;
+        stream.set_nodelay(true)?;
+        connections.push(BufReader::new(stream));
+    }
+    let mut statuses = BTreeMap::<String, usize>::new();
+    while left > 0 {
+        let turn = left.min(CONNECTIONS);
+        for connection in &mut connections[..turn] {
+            connection.get_mut().write_all(requests.next().ok_or("no requests")?)?;
+        }
+        for connection in &mut connections[..turn] {
+            *statuses.entry(take_answer(connection)?).or_default() += 1;
+        }
+        left -= turn;
     }
     for (status, count) in statuses {
         println!("{status} {count}");
@@ -28,7 +42,7 @@ fn main() -> Done<()> {
 }
 
 /// Reads one answer to its end and returns its status code.
-fn status_of_next(answers: &mut impl BufRead) -> Done<String> {
+fn take_answer(answers: &mut impl BufRead) -> Done<String> {
     let mut line = String::new();
     answers.read_line(&mut line)?;
     let status = line.split(' ').nth(1).ok_or("no status line")?.to_owned();
