@@ -1,0 +1,108 @@
+"""A live server for the tests that need one: the built binary, on a free port, with a data directory of its own.
+
+As a module: `with server() as live: ...`. As a command, which runs another with the server's address and a key in
+its environment (LIVE_URL, LIVE_KEY):
+
+    live.py [--plan NAME] [--set NAME=VALUE]... -- COMMAND [ARGUMENT]...
+
+The binary is POLYGATE from the environment, or else cargo's debug build. `--set` overlays the configuration, in the
+spelling of the server's environment variables.
+"""
+
+import argparse
+import contextlib
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+START_TIMEOUT_S = 20
+STOP_TIMEOUT_S = 20
+
+
+class Live:
+    """A server that runs: `url` without a trailing slash, and keys on request."""
+
+    def __init__(self, binary, data, url, environment):
+        self.url = url
+        self._command = [binary, "keys", "create", "--data", data]
+        self._environment = environment
+
+    def key(self, plan):
+        """A new key of a new account on `plan`."""
+        command = [*self._command, "--account", f"{plan}@example.com", "--plan", plan]
+        done = subprocess.run(command, env=self._environment, stdout=subprocess.PIPE, text=True, check=True)
+        return done.stdout.strip()
+
+
+@contextlib.contextmanager
+def server(settings=None):
+    """Starts the server, waits until it accepts connections, and stops it at the end.
+
+    A server that does not end well on SIGTERM is an error too.
+    """
+    binary = os.environ.get("POLYGATE") or str(_target_directory() / "debug" / "polygate")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("POLYGATE")}
+    environment.update(settings or {})
+    with tempfile.TemporaryDirectory(prefix="polygate-live-") as data:
+        port = _free_port()
+        command = [binary, "serve", "--listen", f"127.0.0.1:{port}", "--data", data]
+        with open(os.path.join(data, "output"), "w+") as output:
+            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+            try:
+                _wait_until_ready(process, port)
+                yield Live(binary, data, f"http://127.0.0.1:{port}", environment)
+                process.terminate()
+                if process.wait(STOP_TIMEOUT_S) != 0:
+                    raise RuntimeError(f"the server ended with status {process.returncode}")
+            except BaseException:
+                output.seek(0)
+                sys.stderr.write(output.read())
+                raise
+            finally:
+                process.kill()
+                process.wait()
+
+
+def _target_directory():
+    return pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+
+
+def _free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def _wait_until_ready(process, port):
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        if process.poll() is not None:
+            raise RuntimeError(f"the server ended at its start, with status {process.returncode}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"the server accepts no connection after {START_TIMEOUT_S} seconds")
+        time.sleep(0.02)
+
+
+def main():
+    """The command."""
+    parser = argparse.ArgumentParser(description="Runs a command beside a live server.")
+    parser.add_argument("--plan", default="mega", help="the plan of the key in LIVE_KEY")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="configuration overlay")
+    parser.add_argument("command", nargs="+")
+    arguments = parser.parse_args()
+    settings = dict(setting.split("=", 1) for setting in arguments.set)
+    with server(settings) as live:
+        environment = {**os.environ, "LIVE_URL": live.url, "LIVE_KEY": live.key(arguments.plan)}
+        status = subprocess.run(arguments.command, env=environment, check=False).returncode
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
