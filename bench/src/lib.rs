@@ -1,11 +1,13 @@
-//! What the programs of the benchmark share: the sockets, the runtime and the connection loop of the product's server,
-//! so that two programs differ only in what they do with a request.
+//! What the servers of the benchmark share: sockets, runtime and connection loop as the product has them, so that two
+//! programs differ only in what they do with a request.
 
+use std::convert::Infallible;
+use std::error::Error;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -16,40 +18,31 @@ use tokio::net::TcpListener;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Runs `future` on the multi-thread runtime with that many workers.
-pub fn run<F: Future>(workers: usize, future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
-    runtime.expect("the runtime starts").block_on(future)
-}
-
-/// Accepts connections for ever and answers each request with `answer`, over HTTP/1.1.
-pub async fn serve<A, F>(address: SocketAddr, answer: A)
+/// Accepts connections for ever, on a runtime of one thread, and answers each request with `answer`.
+///
+/// Fails when the address is taken or the runtime cannot be made.
+pub fn serve<A, F, B>(address: SocketAddr, protocol: http1::Builder, answer: A) -> io::Result<Infallible>
 where
     A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
-    F: Future<Output = Response<Full<Bytes>>> + Send,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let listener = TcpListener::bind(address).await.expect("the address is free");
-    loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
-        let answer = answer.clone();
-        tokio::spawn(async move {
-            let _ = stream.set_nodelay(true);
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let listener = TcpListener::bind(address).await?;
+        loop {
+            let (stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            let answer = answer.clone();
             let service = service_fn(move |request| {
-                let answering = answer(request);
-                async move { Ok::<_, std::convert::Infallible>(answering.await) }
+                let answered = answer(request);
+                async move { Ok::<_, Infallible>(answered.await) }
             });
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-        });
-    }
-}
-
-/// The command line that every server here takes: `ADDRESS WORKERS`.
-pub fn arguments() -> (SocketAddr, usize) {
-    let mut arguments = std::env::args().skip(1);
-    let address = arguments.next().and_then(|text| text.parse().ok());
-    let workers = arguments.next().and_then(|text| text.parse().ok());
-    match (address, workers) {
-        (Some(address), Some(workers)) => (address, workers),
-        _ => panic!("usage: SERVER ADDRESS:PORT WORKERS"),
-    }
+            let connection = protocol.serve_connection(TokioIo::new(stream), service);
+            tokio::spawn(async move {
+                // A client that hangs up ends its connection and nothing else.
+                let _ = connection.await;
+            });
+        }
+    })
 }

@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             lines += &format!("{}\n", key.as_str());
             if let Some(plan) = plan {
                 let email = format!("{number}@{file}.example.com");
-                let key = NewKey { key: &key, name: "", bounds: Bounds::default(), expires_unix_s: None };
+                let key = NewKey { key: &key, name: String::new(), bounds: Bounds::default(), expires_unix_s: None };
                 store.create_key(&email, plan, &key, now_unix_s)?;
             }
         }
