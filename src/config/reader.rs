@@ -9,6 +9,9 @@ use super::tree::Tree;
 /// What every variable begins with.
 pub(super) const PREFIX: &str = "POLYGATE_";
 
+/// The most steps down that a variable can name: more than any key has.
+const STEPS_MAX: usize = 4;
+
 /// The most mistakes that are told; a file that is not ours at all would fill the screen.
 const MISTAKES_MAX: usize = 100;
 
@@ -29,7 +32,8 @@ impl Log {
                 continue;
             }
             let path: Vec<String> = name[PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
-            if name != name.to_ascii_uppercase() || path.iter().any(String::is_empty) {
+            let odd = path.len() > STEPS_MAX || path.iter().any(String::is_empty);
+            if odd || name != name.to_ascii_uppercase() {
                 self.mistakes.get_mut().push(format!("{}: unknown variable", shown(&name)));
                 continue;
             }
@@ -57,7 +61,7 @@ impl Log {
         });
         let place = match set {
             Some(place) => place,
-            None if path.is_empty() => "the whole".to_owned(),
+            None if path.is_empty() => "the file".to_owned(),
             None => path.to_owned(),
         };
         self.mistakes.borrow_mut().push(format!("{place}: {text}"));

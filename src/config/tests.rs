@@ -210,10 +210,12 @@ fn mistakes_of_the_environment_name_the_variable() {
         ("POLYGATE_OPEN__BURST", "[1"),
         ("POLYGATE_open__burst", "1"),
         ("POLYGATE_OPEN__", "1"),
+        ("POLYGATE_OPEN__BURST__A__B__C", "1"),
         ("POLYGATE_KEY", "pg-secret"),
     ];
     let wanted = "the configuration has mistakes:
   POLYGATE_OPEN__: unknown variable
+  POLYGATE_OPEN__BURST__A__B__C: unknown variable
   POLYGATE_open__burst: unknown variable
   POLYGATE_LISTEN: must be an address and port, like 127.0.0.1:8080 or [::1]:8080
   POLYGATE_TRUSTED_PROXIES[1]: must be a network or address, like 192.0.2.0/24 or 2001:db8::1
@@ -231,8 +233,8 @@ fn files_that_are_not_ours() {
     let lines = |count| (0..count).map(|n| format!("k{n}: 1\n")).collect::<String>();
     let bomb = format!("data: &a {}\nlisten: [{}]", "x".repeat(10_000), vec!["*a"; 1_000].join(", "));
     let cases: &[(&str, &str)] = &[
-        ("just text", "the whole: must be a block of keys, not a string"),
-        ("[1, 2]", "the whole: must be a block of keys, not a list"),
+        ("just text", "the file: must be a block of keys, not a string"),
+        ("[1, 2]", "the file: must be a block of keys, not a list"),
         ("plans: {}", "plans: must name from 1 to 1000 plans, not 0"),
         ("plans:", "plans: must be a block of keys, not nothing"),
         ("plans: { other: { credits_a_month: 1 } }", "default_plan: must be the name of a plan"),
@@ -258,6 +260,7 @@ fn files_that_are_not_ours() {
     }
     assert!(wrong(&bomb, &[]).contains("its aliases unfold to too much"), "{}", wrong(&bomb, &[]));
     assert!(wrong(&lines(150), &[]).ends_with("\n  k99: unknown key\n  and 50 more"));
+    assert!(wrong(&lines(2_001), &[]).contains("is not readable YAML: a block has over 2000 keys"));
     assert!(wrong(&"#".repeat(FILE_BYTES_MAX + 1), &[]).ends_with("polygate.yaml: is over 1048576 bytes"));
     let missing = Config::load(Some(Path::new("no/such/file")), std::iter::empty()).unwrap_err();
     assert!(missing.to_string().contains("no/such/file: cannot be read: "), "{missing}");
@@ -268,6 +271,18 @@ fn no_mistake_shows_a_value() {
     let env = [("POLYGATE_LISTEN", "hunter2"), ("POLYGATE_DEFAULT_PLAN", "hunter2"), ("POLYGATE_HOST", "hunter2")];
     let yaml = "limits: hunter2\nplans: { free: { credits_a_month: hunter2 } }\napis: { key2otp: { access: hunter2 } }";
     assert!(!wrong(yaml, &env).contains("hunter2"), "{}", wrong(yaml, &env));
+}
+
+#[test]
+fn the_readme_shows_what_is_so() {
+    let readme = include_str!("../../README.md");
+    let (_, example) = readme.split_once("```yaml\n# polygate.yaml\n").unwrap();
+    let config = loaded(example.split("```").next().unwrap());
+    assert_eq!(config.plans[1], plan("team", 500_000, 0, None));
+
+    let yaml = "plans: { free: { credits_a_month: 1, requests_a_minute: 60, burst: many } }\nlimits: { body_byte: 1 }";
+    let shown = wrong(yaml, &[("POLYGATE_LISTEN", "8080")]);
+    assert!(readme.contains(&format!("```\n{shown}\n```")), "{shown}");
 }
 
 /// Documents that look enough like ours to get past the first checks.

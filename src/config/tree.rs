@@ -12,6 +12,9 @@ pub(super) const FILE_BYTES_MAX: usize = 1024 * 1024;
 /// file, so only aliases of aliases can reach it.
 const UNFOLDED_MAX: usize = 2 * FILE_BYTES_MAX;
 
+/// The most keys of one block: more than the plans there can be. Blocks are searched from end to end.
+const KEYS_MAX: usize = 2_000;
+
 /// One node of a document.
 #[derive(Clone, Debug)]
 pub(super) enum Tree {
@@ -171,6 +174,9 @@ impl<'de> Visitor<'de> for Unfold<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Tree, A::Error> {
         let mut entries = Vec::new();
         while let Some(key) = from.next_key_seed(self)? {
+            if entries.len() == KEYS_MAX {
+                return Err(A::Error::custom(format_args!("a block has over {KEYS_MAX} keys")));
+            }
             let key = match key {
                 Tree::Text(key) => key,
                 // A plan may well be called 2026; a number is as good a name as any.

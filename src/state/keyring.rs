@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 
+use crate::pure::bounds::Bounds;
 use crate::pure::key::KeyHash;
 use crate::pure::plan::Plan;
 use crate::state::clock::Clock;
 use crate::state::limiter::Limiter;
 use crate::state::meter::Balance;
-use crate::state::store::{AccountRow, Bounds, KeyRow, Store, StoreError};
+use crate::state::store::{AccountRow, KeyRow, Store, StoreError};
 
 /// What is known of a key.
 #[derive(Debug)]
@@ -331,7 +332,6 @@ mod tests {
         other: Store,
         store: Store,
         keyring: Keyring,
-        account: i64,
     }
 
     impl Bench {
@@ -339,13 +339,13 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let mut other = Store::open(directory.path()).unwrap();
             let store = Store::open(directory.path()).unwrap();
-            let account = other.create_account("a@example.org", &plans()[0], NOW).unwrap().id;
+            other.create_account("a@example.org", &plans()[0], NOW).unwrap();
             let keyring = Keyring::load(&store, &plans(), Clock::fixed(NOW)).unwrap();
-            Bench { _directory: directory, other, store, keyring, account }
+            Bench { _directory: directory, other, store, keyring }
         }
 
         fn add(&mut self, key: &ApiKey) -> i64 {
-            self.other.create_key(self.account, &new(key), NOW).unwrap().id
+            self.other.create_key("a@example.org", &plans()[0], &new(key), NOW).unwrap().0.id
         }
 
         fn find(&self, key: &ApiKey) -> Option<Arc<Entry>> {
@@ -416,7 +416,7 @@ mod tests {
         let first = bench.add(&keys[0]);
         bench.refresh();
         let limiter = bench.find(&keys[0]).unwrap().limiter.clone().unwrap();
-        let second = bench.other.rotate_key(first, &new(&keys[1]), 60, NOW).unwrap().id;
+        let second = bench.other.rotate_key(first, &new(&keys[1]), 60, NOW).unwrap().0.id;
         bench.refresh();
         bench.other.rotate_key(second, &new(&keys[2]), 120, NOW).unwrap();
         bench.refresh();
@@ -464,12 +464,12 @@ mod tests {
 
     #[test]
     fn the_watch_sees_a_change_within_a_second() {
-        let Bench { _directory, mut other, store, keyring, account } = Bench::new();
+        let Bench { _directory, mut other, store, keyring } = Bench::new();
         let keyring = Arc::new(keyring);
         let watch = watch(Arc::clone(&keyring), store, |error| panic!("{error}")).unwrap();
         let key = key();
         let clock = Clock::system();
-        other.create_key(account, &new(&key), NOW).unwrap();
+        other.create_key("a@example.org", &plans()[0], &new(&key), NOW).unwrap();
         while keyring.find(&key.hash()).is_none() {
             assert!(clock.now() < Duration::from_secs(1));
             thread::yield_now();

@@ -129,8 +129,9 @@ const ONLY: &[(&[&str], &[&str])] = &[
 fn no_layer_names_what_it_must_not() {
     let sources = sources("src");
     assert!(sources.iter().any(|(path, _)| path == "src/lib.rs"), "the sources are not where this test looks");
-    let found: Vec<String> =
-        sources.iter().flat_map(|(path, text)| check(path.strip_prefix("src/").unwrap(), text)).collect();
+    let for_tests: Vec<String> = sources.iter().flat_map(|(path, text)| test_files(path, text)).collect();
+    let shipped = sources.iter().filter(|(path, _)| !for_tests.contains(path));
+    let found: Vec<String> = shipped.flat_map(|(path, text)| check(path.strip_prefix("src/").unwrap(), text)).collect();
     assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
 
@@ -199,6 +200,8 @@ fn last() { dbg!(tokio_like::x, env!("X"), my.fs, print) }
         check("accounts/mod.rs", "crate::gateway::f"),
         ["src/accounts/mod.rs:1: accounts must not name crate::gateway"]
     );
+    assert_eq!(test_files("src/pure/mod.rs", bad), ["src/pure/tests.rs"]);
+    assert_eq!(test_files("src/gateway.rs", bad), ["src/gateway/tests.rs"]);
     assert_eq!(check("helpers.rs", "fn f() {}"), ["src/helpers.rs:1: belongs to no layer"]);
     assert_eq!(check("lib/x.rs", "fn f() {}"), ["src/lib/x.rs:1: belongs to no layer"]);
 }
@@ -208,10 +211,6 @@ fn check(path: &str, text: &str) -> Vec<String> {
     let Some((layer, name)) = Layer::of(path) else {
         return vec![format!("src/{path}:1: belongs to no layer")];
     };
-    // The file of a module that is compiled for tests alone.
-    if path.ends_with("/tests.rs") {
-        return Vec::new();
-    }
     let everywhere = ONLY.iter().filter(|(_, but)| !but.iter().any(|place| path.starts_with(place)));
     let never = layer.never().iter().chain(everywhere.flat_map(|(names, _)| *names));
     let words = from_the_root(words(&without_test_modules(&without_prose(text))), path);
@@ -329,6 +328,21 @@ fn without_test_modules(code: &str) -> String {
         }
     }
     kept
+}
+
+/// The files of the modules that a file declares for tests alone.
+fn test_files(path: &str, text: &str) -> Vec<String> {
+    let folder = match path.rsplit_once('/') {
+        Some((folder, "mod.rs" | "lib.rs" | "main.rs")) => folder,
+        _ => path.trim_end_matches(".rs"),
+    };
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    lines
+        .windows(2)
+        .filter(|pair| pair[0] == "#[cfg(test)]")
+        .filter_map(|pair| pair[1].strip_prefix("mod ")?.strip_suffix(';'))
+        .map(|module| format!("{folder}/{module}.rs"))
+        .collect()
 }
 
 /// Names, `::`, and single signs, each with its line.

@@ -21,7 +21,7 @@ pub const COLUMNS_MAX: usize = 1_000;
 /// The most cells of a table, empty ones included: a few wide rows must not blow up many narrow ones.
 pub const CELLS_MAX: usize = 4_000_000;
 /// The longest joined key, in bytes: it stands in every row of an object.
-pub const PATH_BYTES_MAX: usize = 1_024;
+pub const PATH_BYTES_MAX: usize = 4_096;
 
 /// Writes CSV as events come; of a document that is an array, in the second of two readings.
 pub struct Csv<'a> {

@@ -11,6 +11,7 @@ use serde::Serialize;
 pub mod csv;
 pub mod emit;
 pub mod json;
+mod lexemes;
 mod seen;
 pub mod tokens;
 pub mod xml;
@@ -128,7 +129,7 @@ pub enum Reason {
     LoneSurrogate,
     /// A number that is not spelled as RFC 8259 section 6 says.
     InvalidNumber,
-    /// More than [`DEPTH_MAX`] containers in each other.
+    /// More than [`DEPTH_MAX`] containers in each other, or [`yaml::YAML_DEPTH_MAX`] for YAML.
     TooDeep,
     /// A string or number that came in pieces is longer than is kept.
     TokenTooLong,
@@ -330,9 +331,10 @@ data:
         for _ in 0..DEPTH_MAX {
             deep = serde_json::json!([deep]);
         }
-        encode(&deep, Format::Yaml, Style::default(), &mut Vec::new()).unwrap();
-        let deep = serde_json::json!({"a": deep});
         assert_eq!(fails(&|out| encode(&deep, Format::Yaml, Style::default(), out)), Reason::TooDeep);
+        encode(&deep, Format::Xml, Style::default(), &mut Vec::new()).unwrap();
+        let deep = serde_json::json!({"a": deep});
+        assert_eq!(fails(&|out| encode(&deep, Format::Xml, Style::default(), out)), Reason::TooDeep);
     }
 
     #[test]

@@ -3,13 +3,19 @@
 //! Block style, two spaces indent, lines never folded, and a line break at the end. Strings are plain where readers of
 //! YAML 1.1 and 1.2 agree that they are strings, in single quotes where one of them would misread, and in double quotes
 //! where they hold control characters, line breaks or other characters that YAML wants escaped. Numbers keep their
-//! digits, and an exponent gets the dot and the sign without which YAML 1.1 sees a string: `1e3` is `1.0e+3`.
+//! digits, and an exponent gets the dot and the sign without which YAML 1.1 sees a string: `1e3` is `1.0e+3`. One that
+//! is beyond doubles is `.inf`, which is what readers make of it where they do not take it for a string.
 //!
 //! Keys that come twice must not be sent: most readers refuse them, PyYAML silently keeps the last.
 
 use std::fmt::Write as _;
 
+use super::Reason;
 use super::emit::{Emit, Emitted};
+
+/// The most containers a YAML document may nest. js-yaml gives up at a hundred nodes from the document to a scalar, and
+/// counts an item that begins on the line of its dash as two.
+pub const YAML_DEPTH_MAX: usize = 98;
 
 /// The longest key, in characters, that YAML lets stand without a `?` (YAML 1.2 section 7.4.2); we count bytes.
 const PLAIN_KEY_BYTES_MAX: usize = 1024;
@@ -72,6 +78,9 @@ impl<'a> Yaml<'a> {
     }
 
     fn begin(&mut self, array: bool) -> Emitted {
+        if self.open.len() == YAML_DEPTH_MAX {
+            return Err(Reason::TooDeep);
+        }
         self.dash();
         let inline = self.open.is_empty() || self.in_array();
         self.open.push(Open { array, empty: true, inline });
@@ -147,6 +156,9 @@ fn push_number(lexeme: &str, out: &mut Vec<u8>) {
     let Some((mantissa, exponent)) = lexeme.split_once(['e', 'E']) else {
         return out.extend_from_slice(lexeme.as_bytes());
     };
+    if lexeme.parse().is_ok_and(f64::is_infinite) {
+        return out.extend_from_slice(if lexeme.starts_with('-') { b"-.inf" } else { b".inf" });
+    }
     out.extend_from_slice(mantissa.as_bytes());
     out.extend_from_slice(if mantissa.contains('.') { b"e" } else { b".0e" });
     if !exponent.starts_with(['+', '-']) {
@@ -206,9 +218,8 @@ fn is_plain(text: &str, classes: u8) -> bool {
     let bytes = text.as_bytes();
     let (Some(&first), Some(&last)) = (bytes.first(), bytes.last()) else { return false };
     let begins_well = match first {
-        b'0'..=b'9' => classes & class::WORDLY != 0,
+        b'0'..=b'9' | b'+' | b'e' | b'E' => classes & class::WORDLY != 0,
         b'.' => classes & class::WORDLY != 0 && !text.starts_with(".."),
-        b'+' => classes & class::WORDLY != 0,
         b'<' => text != "<<",
         b'~' => text.len() > 1,
         b' ' | b'-' | b'?' | b':' | b',' | b'[' | b']' | b'{' | b'}' | b'#' | b'&' | b'*' | b'!' | b'|' | b'>'

@@ -3,16 +3,16 @@
 //! Every change is one transaction, which also appends to the change log. Writers wait for each other; readers in
 //! write-ahead mode wait for nobody.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, named_params, params};
 
-use super::{AccountRow, BOUND_BYTES_MAX, BOUNDS_MAX, Bounds, Changes, EMAIL_BYTES_MAX, KEYS_MAX, KeyRow};
+use super::{AccountRow, BOUND_BYTES_MAX, BOUNDS_MAX, Changes, EMAIL_BYTES_MAX, KEYS_MAX, KeyRow};
 use super::{NAME_CHARS_MAX, NewKey, StoreError};
+use crate::pure::bounds::Bounds;
 use crate::pure::key::{self, KeyHash};
 use crate::pure::plan::Plan;
 
@@ -33,7 +33,6 @@ type Result<T> = std::result::Result<T, StoreError>;
 #[derive(Debug)]
 pub struct Store {
     connection: Connection,
-    data: PathBuf,
 }
 
 impl Store {
@@ -46,37 +45,36 @@ impl Store {
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "trusted_schema", false)?;
         migrate(&mut connection, data)?;
-        Ok(Store { connection, data: data.to_owned() })
+        Ok(Store { connection })
     }
 
-    /// Another connection to the same database.
-    pub fn reopen(&self) -> Result<Store> {
-        Store::open(&self.data)
+    /// Opens a database that must be there already: a directory named by mistake is not made into a new one.
+    pub fn open_existing(data: &Path) -> Result<Store> {
+        let cannot = |cause| StoreError::Open { path: data.to_owned(), cause };
+        std::fs::metadata(data.join(FILE_NAME)).map_err(cannot)?;
+        Store::open(data)
     }
 
     /// Makes an account, with the bonus that its plan gives at sign-up.
     pub fn create_account(&mut self, email: &str, plan: &Plan, now_unix_s: u64) -> Result<AccountRow> {
         let email = checked_email(email)?;
         let change = self.change()?;
-        let inserted = change.execute(
-            "INSERT INTO account (email, plan, bonus_credits, signed_up_unix_s) VALUES (?1, ?2, ?3, ?4)",
-            params![email, plan.name, plan.bonus_credits, now_unix_s],
-        );
-        match inserted {
-            Err(rusqlite::Error::SqliteFailure(failure, _)) if failure.extended_code == SQLITE_CONSTRAINT_UNIQUE => {
-                return Err(StoreError::AccountExists(email));
-            }
-            inserted => inserted?,
-        };
-        let account = account_by_id(&change, change.last_insert_rowid())?;
-        finish(change, account.id, "account created", now_unix_s)?;
+        if account_by_email(&change, &email)?.is_some() {
+            return Err(StoreError::AccountExists(email));
+        }
+        let account = insert_account(&change, &email, plan, now_unix_s)?;
+        change.commit()?;
         Ok(account)
     }
 
     /// The account with this address, in any case of letters.
     pub fn account_by_email(&self, email: &str) -> Result<Option<AccountRow>> {
-        let sql = "SELECT * FROM account WHERE email = ?1";
-        Ok(self.connection.query_row(sql, [email.trim().to_lowercase()], account_of_row).optional()?)
+        account_by_email(&self.connection, &email.trim().to_lowercase())
+    }
+
+    /// The account with this address, whose absence is an error.
+    pub fn account(&self, email: &str) -> Result<AccountRow> {
+        self.account_by_email(email)?.ok_or_else(|| StoreError::NoSuchAccount(shown(email)))
     }
 
     /// All accounts, the oldest first.
@@ -104,12 +102,23 @@ impl Store {
         Ok(account)
     }
 
-    /// Stores a key of an account.
-    pub fn create_key(&mut self, account_id: i64, key: &NewKey<'_>, now_unix_s: u64) -> Result<KeyRow> {
+    /// Stores a key of the account with this address; where there is none, the account is made too, on the given plan.
+    pub fn create_key(
+        &mut self,
+        email: &str,
+        plan: &Plan,
+        key: &NewKey<'_>,
+        now_unix_s: u64,
+    ) -> Result<(KeyRow, AccountRow)> {
+        let email = checked_email(email)?;
         let change = self.change()?;
-        let row = insert_key(&change, account_id, key, now_unix_s)?;
-        finish(change, account_id, "key created", now_unix_s)?;
-        Ok(row)
+        let account = match account_by_email(&change, &email)? {
+            Some(account) => account,
+            None => insert_account(&change, &email, plan, now_unix_s)?,
+        };
+        let row = insert_key(&change, account.id, key, now_unix_s)?;
+        finish(change, account.id, "key created", now_unix_s)?;
+        Ok((row, account))
     }
 
     /// The keys of an account, or of all; the oldest first, with those that are revoked or expired.
@@ -137,31 +146,39 @@ impl Store {
     }
 
     /// Revokes a key for good.
-    pub fn revoke_key(&mut self, id: i64, now_unix_s: u64) -> Result<KeyRow> {
+    pub fn revoke_key(&mut self, id: i64, now_unix_s: u64) -> Result<(KeyRow, AccountRow)> {
         let change = self.change()?;
         let key = live_key(&change, id, now_unix_s)?;
         change.execute("UPDATE api_key SET revoked_unix_s = ?2 WHERE id = ?1", params![id, now_unix_s])?;
         let key = KeyRow { revoked_unix_s: Some(now_unix_s), ..key };
-        finish(change, key.account_id, "key revoked", now_unix_s)?;
-        Ok(key)
+        let account = account_by_id(&change, key.account_id)?;
+        finish(change, account.id, "key revoked", now_unix_s)?;
+        Ok((key, account))
     }
 
     /// Lets another key take over from this one, which stays good for `grace_s` seconds, or less if it expires before.
-    pub fn rotate_key(&mut self, id: i64, successor: &NewKey<'_>, grace_s: u64, now_unix_s: u64) -> Result<KeyRow> {
+    pub fn rotate_key(
+        &mut self,
+        id: i64,
+        successor: &NewKey<'_>,
+        grace_s: u64,
+        now_unix_s: u64,
+    ) -> Result<(KeyRow, AccountRow)> {
         let change = self.change()?;
         let old = live_key(&change, id, now_unix_s)?;
         if let Some(successor) = old.replaced_by {
             return Err(StoreError::KeyReplaced(id, successor));
         }
-        let new = insert_key(&change, old.account_id, successor, now_unix_s)?;
+        let account = account_by_id(&change, old.account_id)?;
+        let new = insert_key(&change, account.id, successor, now_unix_s)?;
         let end_of_grace = now_unix_s.saturating_add(grace_s);
         let expires = old.expires_unix_s.map_or(end_of_grace, |expires| expires.min(end_of_grace));
         change.execute(
             "UPDATE api_key SET expires_unix_s = ?2, replaced_by = ?3 WHERE id = ?1",
             params![id, expires, new.id],
         )?;
-        finish(change, old.account_id, "key rotated", now_unix_s)?;
-        Ok(new)
+        finish(change, account.id, "key rotated", now_unix_s)?;
+        Ok((new, account))
     }
 
     /// Everything a server needs at its start, as of one moment: where the change log stands, all accounts, and the
@@ -198,10 +215,6 @@ impl Store {
     /// microseconds: meant to be asked several times a second.
     pub fn data_version(&self) -> Result<i64> {
         Ok(self.connection.pragma_query_value(None, "data_version", |row| row.get(0))?)
-    }
-
-    fn account(&self, email: &str) -> Result<AccountRow> {
-        self.account_by_email(email)?.ok_or_else(|| StoreError::NoSuchAccount(shown(email)))
     }
 
     /// Immediate, so that two writers wait for each other at the start and not fail in the middle.
@@ -249,18 +262,34 @@ fn check_version(connection: &Connection, data: &Path) -> Result<usize> {
     if found > known { Err(StoreError::TooNew { path: data.to_owned(), found, known }) } else { Ok(found) }
 }
 
-/// Appends to the change log, forgets its oldest rows, and commits.
+/// Notes a change and commits.
 fn finish(change: Transaction<'_>, account_id: i64, what: &str, now_unix_s: u64) -> Result<()> {
+    note(&change, account_id, what, now_unix_s)?;
+    Ok(change.commit()?)
+}
+
+/// Appends to the change log, and forgets its oldest rows.
+fn note(change: &Connection, account_id: i64, what: &str, now_unix_s: u64) -> Result<()> {
     change.execute(
         "INSERT INTO change_log (account_id, change, at_unix_s) VALUES (?1, ?2, ?3)",
         params![account_id, what, now_unix_s],
     )?;
     change.execute("DELETE FROM change_log WHERE seq <= ?1", [change.last_insert_rowid() - CHANGES_KEPT])?;
-    Ok(change.commit()?)
+    Ok(())
 }
 
 fn last_seq(connection: &Connection) -> Result<i64> {
     Ok(connection.query_row("SELECT coalesce(max(seq), 0) FROM change_log", [], |row| row.get(0))?)
+}
+
+fn insert_account(change: &Connection, email: &str, plan: &Plan, now_unix_s: u64) -> Result<AccountRow> {
+    change.execute(
+        "INSERT INTO account (email, plan, bonus_credits, signed_up_unix_s) VALUES (?1, ?2, ?3, ?4)",
+        params![email, plan.name, plan.bonus_credits, now_unix_s],
+    )?;
+    let account = account_by_id(change, change.last_insert_rowid())?;
+    note(change, account.id, "account created", now_unix_s)?;
+    Ok(account)
 }
 
 fn insert_key(change: &Connection, account_id: i64, key: &NewKey<'_>, now_unix_s: u64) -> Result<KeyRow> {
@@ -271,7 +300,7 @@ fn insert_key(change: &Connection, account_id: i64, key: &NewKey<'_>, now_unix_s
     if live >= KEYS_MAX {
         return Err(StoreError::TooMuch("the account has 1,000 keys already: revoke some"));
     }
-    let networks = key.bounds.networks.as_ref().map(|all| all.iter().map(IpNet::to_string).collect());
+    let networks: Option<Vec<_>> = key.bounds.networks.as_ref().map(|all| all.iter().map(IpNet::to_string).collect());
     change.execute(
         "INSERT INTO api_key \
             (account_id, hash, prefix, last_four, name, scopes, networks, origins, created_unix_s, expires_unix_s) \
@@ -283,9 +312,9 @@ fn insert_key(change: &Connection, account_id: i64, key: &NewKey<'_>, now_unix_s
             ":prefix": key.key.prefix(),
             ":last_four": key.key.last_four(),
             ":name": key.name,
-            ":scopes": key.bounds.scopes.as_ref().map(json),
-            ":networks": networks.as_ref().map(json),
-            ":origins": key.bounds.origins.as_ref().map(json),
+            ":scopes": key.bounds.scopes.as_deref().map(json),
+            ":networks": networks.as_deref().map(json),
+            ":origins": key.bounds.origins.as_deref().map(json),
             ":created": now_unix_s,
             ":expires": key.expires_unix_s,
         },
@@ -350,6 +379,10 @@ fn accounts(connection: &Connection) -> Result<Vec<AccountRow>> {
     Ok(statement.query_map([], account_of_row)?.collect::<rusqlite::Result<_>>()?)
 }
 
+fn account_by_email(connection: &Connection, email: &str) -> Result<Option<AccountRow>> {
+    Ok(connection.query_row("SELECT * FROM account WHERE email = ?1", [email], account_of_row).optional()?)
+}
+
 fn account_by_id(connection: &Connection, id: i64) -> Result<AccountRow> {
     Ok(connection.query_row("SELECT * FROM account WHERE id = ?1", [id], account_of_row)?)
 }
@@ -385,8 +418,8 @@ fn key_of_row(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
     })
 }
 
-fn json(list: &Vec<String>) -> String {
-    serde_json::Value::from(list.clone()).to_string()
+fn json(list: &[String]) -> String {
+    serde_json::Value::from(list).to_string()
 }
 
 /// Reads a JSON array of text back. A row that cannot be read is an error, never "no restriction".

@@ -9,6 +9,7 @@ use super::*;
 use crate::pure::key::ApiKey;
 
 const NOW: u64 = 1_765_924_235;
+const EMAIL: &str = "a@example.org";
 
 impl Store {
     /// Lets as many changes pass as to push all others out of the log.
@@ -86,7 +87,7 @@ fn a_key_comes_back_as_it_was_stored() {
         expires_unix_s: Some(NOW + 60),
         ..new(&key)
     };
-    let made = store.create_key(account, &new, NOW).unwrap();
+    let (made, _) = store.create_key(EMAIL, &plan("free"), &new, NOW).unwrap();
     assert_eq!((&made.name, &made.bounds, made.expires_unix_s), (&new.name, &new.bounds, new.expires_unix_s));
     assert_eq!((made.prefix.as_str(), made.last_four.as_str()), (key.prefix(), key.last_four()));
     assert_eq!((made.hash, made.created_unix_s), (key.hash(), NOW));
@@ -102,10 +103,10 @@ fn a_key_comes_back_as_it_was_stored() {
 
 #[test]
 fn keys_are_named_by_number_or_prefix_and_errors_never_repeat_one() {
-    let (_directory, mut store, account) = with_account();
+    let (_directory, mut store, _) = with_account();
     let (one, two) = (key(), key());
-    store.create_key(account, &new(&one), NOW).unwrap();
-    store.create_key(account, &new(&two), NOW).unwrap();
+    store.create_key(EMAIL, &plan("free"), &new(&one), NOW).unwrap();
+    store.create_key(EMAIL, &plan("free"), &new(&two), NOW).unwrap();
     assert_eq!(store.find_key("2").unwrap().hash, two.hash());
     for which in ["3", "-1", "", "pg-", "pg-%", "pg-______", "%", "99999999999999999999", "x' OR 1=1 --"] {
         assert!(matches!(store.find_key(which), Err(StoreError::NoSuchKey(_))), "{which}");
@@ -119,16 +120,18 @@ fn keys_are_named_by_number_or_prefix_and_errors_never_repeat_one() {
 
 #[test]
 fn a_key_is_revoked_and_rotated_once() {
-    let (_directory, mut store, account) = with_account();
+    let (_directory, mut store, _) = with_account();
     let keys = [key(), key(), key()];
-    let first = store.create_key(account, &NewKey { expires_unix_s: Some(NOW + 50), ..new(&keys[0]) }, NOW).unwrap();
-    let second = store.rotate_key(first.id, &new(&keys[1]), 60, NOW).unwrap();
+    let (first, _) = store
+        .create_key(EMAIL, &plan("free"), &NewKey { expires_unix_s: Some(NOW + 50), ..new(&keys[0]) }, NOW)
+        .unwrap();
+    let (second, _) = store.rotate_key(first.id, &new(&keys[1]), 60, NOW).unwrap();
     let old = store.find_key("1").unwrap();
     // Grace makes no key live longer than it would have.
     assert_eq!((old.expires_unix_s, old.replaced_by), (Some(NOW + 50), Some(second.id)));
     let error = store.rotate_key(first.id, &new(&keys[2]), 60, NOW).unwrap_err();
     assert_eq!(error.to_string(), "key 1 has already been replaced by key 2");
-    let revoked = store.revoke_key(second.id, NOW + 1).unwrap();
+    let (revoked, _) = store.revoke_key(second.id, NOW + 1).unwrap();
     assert_eq!(store.find_key("2").unwrap(), revoked);
     for error in [store.revoke_key(2, NOW).unwrap_err(), store.rotate_key(1, &new(&keys[2]), 0, NOW + 50).unwrap_err()]
     {
@@ -139,7 +142,7 @@ fn a_key_is_revoked_and_rotated_once() {
 
 #[test]
 fn everything_has_a_limit() {
-    let (_directory, mut store, account) = with_account();
+    let (_directory, mut store, _) = with_account();
     let key_ = key();
     let texts = |count: usize, length: usize| Some(vec!["x".repeat(length); count]);
     let with = |scopes, origins, networks, name: &str| NewKey {
@@ -156,9 +159,11 @@ fn everything_has_a_limit() {
         with(None, None, networks(33), ""),
         with(texts(1, 256), None, None, ""),
     ] {
-        assert!(matches!(store.create_key(account, &refused, NOW), Err(StoreError::TooMuch(_))));
+        assert!(matches!(store.create_key(EMAIL, &plan("free"), &refused, NOW), Err(StoreError::TooMuch(_))));
     }
-    store.create_key(account, &with(texts(32, 255), texts(32, 255), networks(32), &"ü".repeat(100)), NOW).unwrap();
+    store
+        .create_key(EMAIL, &plan("free"), &with(texts(32, 255), texts(32, 255), networks(32), &"ü".repeat(100)), NOW)
+        .unwrap();
     store.connection.execute_batch("BEGIN").unwrap();
     for i in 1..1_000_u32 {
         let sql = "INSERT INTO api_key (account_id, hash, prefix, last_four, name, created_unix_s) \
@@ -167,9 +172,9 @@ fn everything_has_a_limit() {
     }
     store.connection.execute_batch("COMMIT").unwrap();
     let another = key();
-    assert!(matches!(store.create_key(account, &new(&another), NOW), Err(StoreError::TooMuch(_))));
+    assert!(matches!(store.create_key(EMAIL, &plan("free"), &new(&another), NOW), Err(StoreError::TooMuch(_))));
     store.revoke_key(2, NOW).unwrap();
-    store.create_key(account, &new(&another), NOW).unwrap();
+    store.create_key(EMAIL, &plan("free"), &new(&another), NOW).unwrap();
 }
 
 #[test]
@@ -178,11 +183,11 @@ fn the_change_log_names_what_to_read_again_and_stays_short() {
     let seq = store.changes_since(0).unwrap().seq;
     assert_eq!(store.changes_since(seq).unwrap(), Changes { seq, accounts: Some(vec![]) });
     let key = key();
-    store.create_key(account, &new(&key), NOW).unwrap();
+    store.create_key(EMAIL, &plan("free"), &new(&key), NOW).unwrap();
     store.set_plan("a@example.org", &plan("pro"), NOW).unwrap();
     assert_eq!(store.changes_since(seq).unwrap(), Changes { seq: seq + 2, accounts: Some(vec![account]) });
     // A change that is refused leaves no trace.
-    store.create_key(account, &new(&key), NOW).unwrap_err();
+    store.create_key(EMAIL, &plan("free"), &new(&key), NOW).unwrap_err();
     assert_eq!(store.changes_since(seq + 2).unwrap().accounts, Some(vec![]));
     store.forget_changes(20_000);
     let count: i64 = store.connection.query_row("SELECT count(*) FROM change_log", [], |row| row.get(0)).unwrap();
@@ -192,8 +197,8 @@ fn the_change_log_names_what_to_read_again_and_stays_short() {
 
 #[test]
 fn other_connections_changes_show_in_the_data_version() {
-    let (_directory, mut store, _) = with_account();
-    let reader = store.reopen().unwrap();
+    let (directory, mut store, _) = with_account();
+    let reader = Store::open(&directory.path().join("data")).unwrap();
     let before = reader.data_version().unwrap();
     assert_eq!(reader.data_version().unwrap(), before);
     store.set_suspended("a@example.org", true, NOW).unwrap();

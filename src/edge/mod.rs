@@ -1,0 +1,4 @@
+//! Layer 5: protocols. The only layer that names warp or hyper.
+
+pub mod cli;
+pub mod http;
