@@ -145,8 +145,6 @@ def main():
     parser.add_argument("--skip", action="append", default=[], choices=["load", "instructions", "criterion"])
     options = parser.parse_args()
 
-    subprocess.run([BENCH / "setup.sh"], check=True)
-    cargo("build", "--release", "--bin", "polygate")
     cargo("build", "--release", "--manifest-path", BENCH / "Cargo.toml")
 
     with tempfile.TemporaryDirectory(prefix="polygate-bench-") as directory:
@@ -171,8 +169,8 @@ class Scene:
         self.make_keys()
         self.lay_out_nginx()
         data = directory / "data"
-        floor = Server("floor", 18080, [BUILT / "floor", "127.0.0.1:18080", 1])
-        direct = Server("direct", 18081, [BUILT / "direct", "127.0.0.1:18081", 1, BENCH / "polygate.yaml", data])
+        floor = Server("floor", 18080, [BUILT / "floor", "127.0.0.1:18080"])
+        direct = Server("direct", 18081, [BUILT / "direct", "127.0.0.1:18081", BENCH / "polygate.yaml", data])
         polygate = Server(
             "polygate", 18082, [BUILT / "polygate", "serve", "--config", BENCH / "polygate.yaml", "--data", data]
         )
@@ -192,7 +190,8 @@ class Scene:
         ]
 
     def make_keys(self):
-        """1,000 keys of a plan that never stops, as many of one that does, and as many that are revoked."""
+        """1,000 keys of a plan that never stops, as many of one that does, and as many that nobody ever got."""
+        output(BUILT / "keys", BENCH / "polygate.yaml", self.directory / "data", self.directory)
 
     def lay_out_nginx(self):
         home = self.directory / "nginx"

@@ -7,8 +7,9 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use polygate::config::Config;
+use polygate::pure::bounds::Bounds;
 use polygate::pure::key::ApiKey;
-use polygate::state::store::{Bounds, NewKey, Store};
+use polygate::state::store::{NewKey, Store};
 use ring::rand::SystemRandom;
 
 const KEYS: usize = 1000;
