@@ -1,0 +1,52 @@
+//! The product's steps without warp: `direct ADDRESS:PORT CONFIG DATA`. Each step is the product's own function, in
+//! the product's order, with its connection settings; what is missing is what warp adds to them.
+
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+
+use http_body_util::BodyDataStream;
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioTimer;
+use polygate::config::Config;
+use polygate::edge::http::{body, claim, seal};
+use polygate::gateway::{Gateway, admit, authenticate, decode, invoke, reserve};
+use polygate::state::clock::Clock;
+use polygate::state::keyring::Keyring;
+use polygate::state::store::Store;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let [address, config, data] = <[String; 3]>::try_from(std::env::args().skip(1).collect::<Vec<_>>())
+        .map_err(|_| "usage: direct ADDRESS:PORT CONFIG DATA")?;
+    let config = Config::load(Some(Path::new(&config)), std::iter::empty())?;
+    let limits = config.limits.clone();
+    let clock = Clock::system();
+    let keyring = Keyring::load(&Store::open(Path::new(&data))?, &config.plans, clock.clone())?;
+    let gateway = Arc::new(Gateway::new(config, Arc::new(keyring), clock));
+    let mut protocol = http1::Builder::new();
+    protocol.timer(TokioTimer::new()).header_read_timeout(limits.header_read_timeout).writev(false);
+    match polygate_bench::serve(address.parse()?, protocol, move |request| answer(gateway.clone(), request))? {}
+}
+
+async fn answer(
+    gateway: Arc<Gateway>,
+    request: Request<Incoming>,
+) -> Response<impl Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>> {
+    let (parts, stream) = request.into_parts();
+    let head = claim::Head {
+        method: &parts.method,
+        path: parts.uri.path(),
+        query: parts.uri.query().unwrap_or_default().to_owned(),
+        headers: parts.headers,
+        peer: std::net::IpAddr::from([127, 0, 0, 1]),
+    };
+    let admitted = claim::open(&gateway, head).and_then(authenticate).and_then(admit);
+    let received = body::read(admitted, BodyDataStream::new(stream)).await;
+    let answered = match received.and_then(decode).and_then(reserve) {
+        Ok(call) => invoke(call).await,
+        Err(refused) => Err(refused),
+    };
+    seal::seal(answered)
+}

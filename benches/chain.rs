@@ -1,0 +1,114 @@
+//! How long a call takes without sockets: the whole chain as warp runs it, and the parts of it that have a figure of
+//! their own, the choice of a format and the password.
+
+use std::error::Error;
+use std::future::Future;
+use std::hint::black_box;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use http::Request;
+use http_body_util::Full;
+use polygate::config::Config;
+use polygate::edge::http::chain;
+use polygate::gateway::Gateway;
+use polygate::pure::accept::choose;
+use polygate::pure::bounds::Bounds;
+use polygate::pure::key::ApiKey;
+use polygate::pure::secret::Secret;
+use polygate::pure::totp::{Algorithm, Token};
+use polygate::state::clock::Clock;
+use polygate::state::keyring::Keyring;
+use polygate::state::store::{NewKey, Store};
+use ring::rand::SystemRandom;
+use tower_service::Service;
+
+#[cfg(not(target_env = "msvc"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+criterion_group!(benches, whole_chain, chooser, totp);
+criterion_main!(benches);
+
+/// A plan with a rate, so that every answer has all headers of the contract, which no run of this bench exhausts.
+const CONFIG: &str = "
+default_plan: bench
+plans:
+  bench: { credits_a_month: 1000000000000, requests_a_minute: 1000000 }
+";
+
+fn whole_chain(criterion: &mut Criterion) {
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let (gateway, key) = gateway(data.path()).expect("a gateway");
+    let mut group = criterion.benchmark_group("chain");
+    for (name, accept) in
+        [("json", "application/json"), ("xml", "application/xml"), ("yaml", "application/yaml"), ("csv", "text/csv")]
+    {
+        let mut service = warp::service(chain(gateway.clone(), [127, 0, 0, 1].into()));
+        group.bench_function(name, |bencher| {
+            bencher.iter_batched(
+                || request(&key, accept),
+                |request| {
+                    // Nothing in the chain waits when the body is there: one poll answers.
+                    let answer = pin!(service.call(request)).poll(&mut Context::from_waker(Waker::noop()));
+                    let Poll::Ready(Ok(response)) = answer else { panic!("the chain waits") };
+                    assert_eq!(response.status(), 200);
+                    response
+                },
+                BatchSize::NumIterations(64),
+            );
+        });
+    }
+}
+
+/// The seed's request, as hyper hands it over.
+fn request(key: &str, accept: &str) -> Request<Full<Bytes>> {
+    Request::post("/v1/totpgenerator")
+        .header("host", "127.0.0.1")
+        .header("x-api-key", key)
+        .header("content-type", "application/json")
+        .header("accept", accept)
+        .header("content-length", BODY.len())
+        .body(Full::new(Bytes::from_static(BODY)))
+        .expect("a request")
+}
+
+const BODY: &[u8] = br#"{"secret":"JBSWY3DPEHPK3PXP","digits":6,"period":30}"#;
+
+fn gateway(data: &std::path::Path) -> Result<(Arc<Gateway>, String), Box<dyn Error>> {
+    let file = data.join("polygate.yaml");
+    std::fs::write(&file, CONFIG)?;
+    let config = Config::load(Some(&file), std::iter::empty())?;
+    let clock = Clock::system();
+    let mut store = Store::open(data)?;
+    let key = ApiKey::generate(&SystemRandom::new()).map_err(|_| "no randomness")?;
+    let new = NewKey { key: &key, name: String::new(), bounds: Bounds::default(), expires_unix_s: None };
+    store.create_key("bench@example.com", &config.default_plan, &new, clock.unix_s())?;
+    let keyring = Keyring::load(&store, &config.plans, clock.clone())?;
+    Ok((Arc::new(Gateway::new(config, Arc::new(keyring), clock)), key.as_str().to_owned()))
+}
+
+fn chooser(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("accept");
+    for (name, line) in [
+        ("one type", "application/xml"),
+        ("anything", "*/*"),
+        ("a browser", "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"),
+    ] {
+        group.bench_function(name, |bencher| bencher.iter(|| choose(std::iter::once(black_box(line.as_bytes())))));
+    }
+}
+
+fn totp(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("totp");
+    let secret = Secret::parse("JBSWY3DPEHPK3PXP").expect("the seed's secret");
+    group.bench_function("secret", |bencher| bencher.iter(|| Secret::parse(black_box("JBSWY3DPEHPK3PXP"))));
+    for algorithm in [Algorithm::Sha1, Algorithm::Sha256, Algorithm::Sha512] {
+        group.bench_function(algorithm.name(), |bencher| {
+            bencher.iter(|| Token::at_counter(black_box(&secret), algorithm, 6, black_box(58_864_141)));
+        });
+    }
+}
