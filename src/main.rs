@@ -1,1 +1,3 @@
+//! The `polygate` program.
+
 fn main() {}

@@ -1,0 +1,163 @@
+//! How fast documents are written: the emitters beside `serde_json::Value` with the crates of each format.
+//!
+//! `envelope` is the seed's answer from its struct; `transcode` turns JSON bytes of 10 KB and 1 MB into each format.
+
+use std::fmt::Write as _;
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use polygate::pure::format::{Format, Style, encode, transcode};
+use serde::Serialize;
+use serde_json::Value;
+
+criterion_group!(benches, envelope, transcoding);
+criterion_main!(benches);
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope {
+    status: &'static str,
+    error: Option<&'static str>,
+    data: Data,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Data {
+    token: &'static str,
+    digits: u32,
+    period: u32,
+    time_remaining: u64,
+    expires_at: &'static str,
+}
+
+const DATA: Data =
+    Data { token: "935324", digits: 6, period: 30, time_remaining: 25, expires_at: "2025-12-16T22:31:00Z" };
+
+fn envelope(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("envelope");
+    let envelope = Envelope { status: "ok", error: None, data: DATA };
+    let mut out = Vec::with_capacity(1024);
+    for format in Format::ALL {
+        group.bench_function(BenchmarkId::new("ours", format.name()), |bencher| {
+            bencher.iter(|| {
+                out.clear();
+                let (envelope, data) = black_box((&envelope, &DATA));
+                match format {
+                    // CSV is rows of `data` alone.
+                    Format::Csv => encode(data, format, Style::default(), &mut out),
+                    _ => encode(envelope, format, Style::default(), &mut out),
+                }
+            });
+        });
+        group.bench_function(BenchmarkId::new("crates", format.name()), |bencher| {
+            bencher.iter(|| {
+                out.clear();
+                let value = match format {
+                    Format::Csv => serde_json::to_value(black_box(&DATA)),
+                    _ => serde_json::to_value(black_box(&envelope)),
+                };
+                write_by_crate(&value.unwrap(), format, &mut out);
+            });
+        });
+    }
+}
+
+fn transcoding(criterion: &mut Criterion) {
+    for (size, bytes) in [("10 KB", 10_000), ("1 MB", 1_000_000)] {
+        let mut group = criterion.benchmark_group(format!("transcode {size}"));
+        let json = records(bytes);
+        group.throughput(Throughput::Bytes(json.len() as u64));
+        let mut out = Vec::with_capacity(4 * bytes);
+        for format in Format::ALL {
+            group.bench_function(BenchmarkId::new("ours", format.name()), |bencher| {
+                bencher.iter(|| {
+                    out.clear();
+                    transcode(black_box(json.as_bytes()), format, Style::default(), &mut out)
+                });
+            });
+            group.bench_function(BenchmarkId::new("crates", format.name()), |bencher| {
+                bencher.iter(|| {
+                    out.clear();
+                    let value = serde_json::from_slice(black_box(json.as_bytes())).unwrap();
+                    write_by_crate(&value, format, &mut out);
+                });
+            });
+        }
+    }
+}
+
+/// An array of records of at least so many bytes: text with escapes and beyond ASCII, numbers, nesting, nulls.
+fn records(bytes: usize) -> String {
+    let mut json = String::from("[");
+    for i in 0.. {
+        let comma = if i > 0 { "," } else { "" };
+        let _ = write!(
+            json,
+            r#"{comma}{{"id":{i},"name":"Person {i}","email":"person{i}@example.com","active":{},"balance":{}.{:02},"#,
+            i % 3 == 0,
+            i * 37 % 10_000,
+            i % 100,
+        );
+        let _ = write!(
+            json,
+            r#""city":"Zürich","note":"Said \"hello\" on day {i},\nthen left & came back","ratio":{}e-7,"referrer":null,"#,
+            i % 9 + 1,
+        );
+        let _ = write!(
+            json,
+            r#""tags":["alpha","beta","{}"],"address":{{"street":"{i} Long Street","zip":"{:05}","geo":[47.{i},8.{i}]}}}}"#,
+            i % 7,
+            i * 13 % 100_000,
+        );
+        if json.len() >= bytes {
+            break;
+        }
+    }
+    json + "]"
+}
+
+fn write_by_crate(value: &Value, format: Format, out: &mut Vec<u8>) {
+    match format {
+        Format::Json => serde_json::to_writer(out, value).unwrap(),
+        Format::Xml => {
+            // quick-xml wants one root.
+            let xml = match value {
+                Value::Array(_) => quick_xml::se::to_string_with_root("response", &Items { item: value }),
+                _ => quick_xml::se::to_string_with_root("response", value),
+            };
+            out.extend_from_slice(xml.unwrap().as_bytes());
+        }
+        Format::Yaml => serde_yaml::to_writer(out, value).unwrap(),
+        Format::Csv => {
+            let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(out);
+            if let Value::Array(items) = value {
+                let rows: Vec<Vec<(String, String)>> = items.iter().map(|item| cells(item, "")).collect();
+                writer.write_record(rows[0].iter().map(|(key, _)| key)).unwrap();
+                rows.iter().for_each(|row| writer.write_record(row.iter().map(|(_, value)| value)).unwrap());
+            } else {
+                writer.write_record(["key", "value"]).unwrap();
+                cells(value, "").iter().for_each(|(key, value)| writer.write_record([key, value]).unwrap());
+            }
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Items<'a> {
+    item: &'a Value,
+}
+
+/// The leaves of a value with their joined keys.
+fn cells(value: &Value, path: &str) -> Vec<(String, String)> {
+    let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    match value {
+        Value::Object(members) => members.iter().flat_map(|(key, value)| cells(value, &below(key))).collect(),
+        Value::Array(items) => {
+            items.iter().enumerate().flat_map(|(i, item)| cells(item, &below(&i.to_string()))).collect()
+        }
+        Value::String(text) => vec![(path.to_owned(), text.clone())],
+        Value::Null => vec![(path.to_owned(), String::new())],
+        other => vec![(path.to_owned(), other.to_string())],
+    }
+}

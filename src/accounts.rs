@@ -1,0 +1,431 @@
+//! The control plane: what is done about accounts and keys, whoever asks for it. Nothing here runs during a call.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use ring::rand::SystemRandom;
+use time::format_description::well_known::Rfc3339;
+use time::{Date, OffsetDateTime};
+
+use crate::config::Config;
+use crate::pure::key::ApiKey;
+use crate::pure::plan::Plan;
+use crate::state::store::{AccountRow, Bounds, KeyRow, NewKey, Store, StoreError};
+
+/// The account that is meant when none is named, and that the first start makes.
+pub const DEFAULT_ACCOUNT: &str = "admin@localhost";
+
+/// How long a rotated key stays good when nothing else is said, in seconds: a day.
+pub const DEFAULT_GRACE_S: u64 = 24 * 3_600;
+
+/// Why something was not done. The texts are meant for people.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AccountsError {
+    /// The configuration has no plan of this name.
+    #[error("there is no plan `{name}`; the configuration defines {}", known.join(", "))]
+    UnknownPlan {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// A key was asked for with a plan that its account, which exists, is not on.
+    #[error("account {email} is on plan {plan}; `polygate accounts set-plan` changes that")]
+    OnAnotherPlan {
+        /// The account.
+        email: String,
+        /// The plan it is on.
+        plan: String,
+    },
+    /// A key would have expired before it was made.
+    #[error("the expiry lies in the past")]
+    ExpiryPast,
+    /// The system has no secure randomness to give.
+    #[error("the system gave no randomness")]
+    NoRandomness,
+    /// The store did not do it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What a key shall be.
+#[derive(Clone, Debug, Default)]
+pub struct KeyRequest {
+    /// The address of its account, which is made when there is none; [`DEFAULT_ACCOUNT`] when left out.
+    pub account: Option<String>,
+    /// The plan of an account that is made; the configuration's default when left out.
+    pub plan: Option<String>,
+    /// What its owner calls it; may be empty.
+    pub name: String,
+    /// From when on it is refused, if ever.
+    pub expires: Option<Expiry>,
+    /// Where and for what it may be used.
+    pub bounds: Bounds,
+}
+
+/// A key that has just been made: the only moment at which its text is known.
+#[derive(Debug)]
+pub struct CreatedKey {
+    /// The key.
+    pub key: ApiKey,
+    /// What is stored of it.
+    pub row: KeyRow,
+    /// Whose it is.
+    pub account: AccountRow,
+}
+
+/// Makes a key, and its account where there is none.
+pub fn create_key(
+    store: &mut Store,
+    config: &Config,
+    request: KeyRequest,
+    now_unix_s: u64,
+) -> Result<CreatedKey, AccountsError> {
+    let email = request.account.as_deref().unwrap_or(DEFAULT_ACCOUNT);
+    let plan = plan_or_default(config, request.plan.as_deref())?;
+    if request.plan.is_some()
+        && let Some(account) = store.account_by_email(email)?
+        && account.plan != plan.name
+    {
+        return Err(AccountsError::OnAnotherPlan { email: account.email, plan: account.plan });
+    }
+    let expires_unix_s = request.expires.map(|expiry| expiry.from(now_unix_s)).transpose()?;
+    let key = new_key()?;
+    let new = NewKey { key: &key, name: request.name, bounds: request.bounds, expires_unix_s };
+    let (account, row) = store.create_key(email, plan, &new, now_unix_s)?;
+    Ok(CreatedKey { key, row, account })
+}
+
+/// On a store without any account: makes [`DEFAULT_ACCOUNT`] and a key for it, so that a first call can be made.
+pub fn first_start(store: &mut Store, config: &Config, now_unix_s: u64) -> Result<Option<CreatedKey>, AccountsError> {
+    if !store.list_accounts()?.is_empty() {
+        return Ok(None);
+    }
+    let request = KeyRequest { name: "first key".to_owned(), ..KeyRequest::default() };
+    create_key(store, config, request, now_unix_s).map(Some)
+}
+
+/// Makes a key that takes over from another, which goes by its number or prefix and stays good for `grace_s` seconds.
+///
+/// The new key has the name, bounds and expiry of the old one, save that `expires` sets another expiry.
+pub fn rotate_key(
+    store: &mut Store,
+    which: &str,
+    grace_s: u64,
+    expires: Option<Expiry>,
+    now_unix_s: u64,
+) -> Result<CreatedKey, AccountsError> {
+    let old = store.find_key(which)?;
+    let expires_unix_s = match expires {
+        Some(expiry) => Some(expiry.from(now_unix_s)?),
+        None => old.expires_unix_s,
+    };
+    let key = new_key()?;
+    let new = NewKey { key: &key, name: old.name, bounds: old.bounds, expires_unix_s };
+    let (account, row) = store.rotate_key(old.id, &new, grace_s, now_unix_s)?;
+    Ok(CreatedKey { key, row, account })
+}
+
+/// Revokes a key, which goes by its number or prefix, for good. Running servers follow within a second.
+pub fn revoke_key(store: &mut Store, which: &str, now_unix_s: u64) -> Result<KeyRow, AccountsError> {
+    let key = store.find_key(which)?;
+    Ok(store.revoke_key(key.id, now_unix_s)?)
+}
+
+/// The keys of an account, or of all, each with its account.
+pub fn list_keys(store: &Store, account: Option<&str>) -> Result<Vec<(KeyRow, AccountRow)>, AccountsError> {
+    let mut accounts = store.list_accounts()?;
+    if let Some(email) = account {
+        accounts = vec![store.account(email)?];
+    }
+    let only = account.and_then(|_| accounts.first()).map(|account| account.id);
+    let keys = store.list_keys(only)?.into_iter();
+    let owner = |key: &KeyRow| accounts.iter().find(|account| account.id == key.account_id).cloned();
+    Ok(keys.filter_map(|key| owner(&key).map(|account| (key, account))).collect())
+}
+
+/// Makes an account on a plan, or the default one.
+pub fn create_account(
+    store: &mut Store,
+    config: &Config,
+    email: &str,
+    plan: Option<&str>,
+    now_unix_s: u64,
+) -> Result<AccountRow, AccountsError> {
+    Ok(store.create_account(email, plan_or_default(config, plan)?, now_unix_s)?)
+}
+
+/// Puts an account on another plan. Running servers follow within a second.
+pub fn set_plan(
+    store: &mut Store,
+    config: &Config,
+    email: &str,
+    plan: &str,
+    now_unix_s: u64,
+) -> Result<AccountRow, AccountsError> {
+    Ok(store.set_plan(email, plan_or_default(config, Some(plan))?, now_unix_s)?)
+}
+
+/// When a key expires: some time after now, or at a moment.
+///
+/// Written as a number of seconds, minutes, hours, days or weeks (`90s`, `45m`, `12h`, `30d`, `2w`), or as a date or
+/// date and time of RFC 3339 (`2026-12-31`, its first second in UTC; `2026-12-31T18:00:00+01:00`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// So many seconds after now.
+    After(u64),
+    /// At this moment of Unix time, in seconds.
+    At(u64),
+}
+
+impl Expiry {
+    fn from(self, now_unix_s: u64) -> Result<u64, AccountsError> {
+        let expires = match self {
+            Expiry::After(seconds) => now_unix_s.saturating_add(seconds),
+            Expiry::At(unix_s) => unix_s,
+        };
+        if expires > now_unix_s { Ok(expires) } else { Err(AccountsError::ExpiryPast) }
+    }
+}
+
+impl FromStr for Expiry {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Expiry, &'static str> {
+        if let Ok(seconds) = parse_duration(text) {
+            return Ok(Expiry::After(seconds));
+        }
+        let day = time::macros::format_description!("[year]-[month]-[day]");
+        let moment = Date::parse(text, day)
+            .map(|date| date.midnight().assume_utc())
+            .or_else(|_| OffsetDateTime::parse(text, &Rfc3339))
+            .map_err(|_| "wanted is a time such as 30d or 12h, or a date such as 2026-12-31")?;
+        Ok(Expiry::At(moment.unix_timestamp().try_into().unwrap_or(0)))
+    }
+}
+
+/// Reads a number of seconds written with its unit: `90s`, `45m`, `12h`, `30d` or `2w`; a hundred years at most.
+pub fn parse_duration(text: &str) -> Result<u64, &'static str> {
+    const WANTED: &str = "wanted is a number with its unit, such as 90s, 45m, 12h, 30d or 2w, and at most 36500d";
+    let (at, unit) = text.char_indices().last().ok_or(WANTED)?;
+    let unit_s = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        'w' => 7 * 86_400,
+        _ => return Err(WANTED),
+    };
+    let number = &text[..at];
+    let digits_only = number.bytes().all(|byte| byte.is_ascii_digit());
+    let seconds = number.parse::<u64>().ok().filter(|_| digits_only).and_then(|number| number.checked_mul(unit_s));
+    seconds.filter(|&seconds| seconds <= 36_500 * 86_400).ok_or(WANTED)
+}
+
+/// Reads the name of an API, as keys are bound to.
+pub fn parse_scope(text: &str) -> Result<String, &'static str> {
+    let named = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if (1..=64).contains(&text.len()) && text.bytes().all(named) {
+        Ok(text.to_owned())
+    } else {
+        Err("wanted is the name of an API: a to z, 0 to 9 and hyphen, at most 64")
+    }
+}
+
+/// Reads a network (`192.0.2.0/24`, `2001:db8::/32`) or a single address; bits past the prefix are cleared.
+pub fn parse_network(text: &str) -> Result<IpNet, &'static str> {
+    let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    network.map(|network| network.trunc()).map_err(|_| "wanted is a network such as 192.0.2.0/24, or an address")
+}
+
+/// Reads a browser origin, and writes it as browsers do in the `Origin` header (RFC 6454, section 6.2): scheme and host
+/// in lower case, the port only where it is not the scheme's own, nothing after it.
+pub fn parse_origin(text: &str) -> Result<String, &'static str> {
+    const WANTED: &str = "wanted is a browser origin such as https://app.example.com or http://localhost:3000";
+    let origin = text.trim_end_matches('/').to_ascii_lowercase();
+    let (scheme, host) = origin.split_once("://").ok_or(WANTED)?;
+    let scheme_ok = scheme.starts_with(|char: char| char.is_ascii_lowercase())
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    let host_ok = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte));
+    if !scheme_ok || !host_ok || host.is_empty() || origin.len() > 255 {
+        return Err(WANTED);
+    }
+    let own_port = match scheme {
+        "http" => ":80",
+        "https" => ":443",
+        _ => "",
+    };
+    Ok(format!("{scheme}://{}", host.strip_suffix(own_port).unwrap_or(host)))
+}
+
+fn plan_or_default<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Arc<Plan>, AccountsError> {
+    let Some(name) = name else { return Ok(&config.default_plan) };
+    config.plans.iter().find(|plan| plan.name == name).ok_or_else(|| AccountsError::UnknownPlan {
+        name: name.to_owned(),
+        known: config.plans.iter().map(|plan| plan.name.clone()).collect(),
+    })
+}
+
+fn new_key() -> Result<ApiKey, AccountsError> {
+    ApiKey::generate(&SystemRandom::new()).map_err(|_| AccountsError::NoRandomness)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_765_924_235;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        (directory, store)
+    }
+
+    #[test]
+    fn the_first_start_makes_one_account_and_key_and_the_second_none() {
+        let (_directory, mut store) = store();
+        let config = Config::default();
+        let first = first_start(&mut store, &config, NOW).unwrap().unwrap();
+        assert_eq!((first.account.email.as_str(), first.account.plan.as_str()), ("admin@localhost", "free"));
+        assert_eq!(first.row.hash, first.key.hash());
+        assert!(first_start(&mut store, &config, NOW).unwrap().is_none());
+        assert_eq!(list_keys(&store, None).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_key_makes_its_account_once_and_never_moves_it_to_another_plan() {
+        let (_directory, mut store) = store();
+        let config = Config::default();
+        let ask = |plan: Option<&str>| KeyRequest {
+            account: Some("a@example.org".to_owned()),
+            plan: plan.map(str::to_owned),
+            ..KeyRequest::default()
+        };
+        let mut create = |plan| create_key(&mut store, &config, ask(plan), NOW);
+        assert_eq!(create(Some("pro")).unwrap().account.plan, "pro");
+        assert_eq!(create(Some("pro")).unwrap().row.id, 2);
+        assert_eq!(create(None).unwrap().account.plan, "pro");
+        let error = create(Some("mega")).unwrap_err().to_string();
+        assert_eq!(error, "account a@example.org is on plan pro; `polygate accounts set-plan` changes that");
+        let error = create(Some("gold")).unwrap_err().to_string();
+        assert_eq!(error, "there is no plan `gold`; the configuration defines free, starter, pro, mega");
+        assert_eq!(store.list_accounts().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_key_that_is_refused_leaves_no_account() {
+        let (_directory, mut store) = store();
+        let request = KeyRequest { name: "x".repeat(101), ..KeyRequest::default() };
+        create_key(&mut store, &Config::default(), request, NOW).unwrap_err();
+        let request = KeyRequest { expires: Some(Expiry::At(NOW)), ..KeyRequest::default() };
+        let error = create_key(&mut store, &Config::default(), request, NOW).unwrap_err();
+        assert_eq!(error.to_string(), "the expiry lies in the past");
+        assert!(store.list_accounts().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_rotated_key_is_like_the_old_one() {
+        let (_directory, mut store) = store();
+        let request = KeyRequest {
+            name: "office".to_owned(),
+            expires: Some(Expiry::After(100)),
+            bounds: Bounds { scopes: Some(vec!["key2otp".to_owned()]), ..Bounds::default() },
+            ..KeyRequest::default()
+        };
+        let old = create_key(&mut store, &Config::default(), request, NOW).unwrap();
+        let new = rotate_key(&mut store, old.key.prefix(), 60, None, NOW).unwrap();
+        assert_eq!(
+            (&new.row.name, &new.row.bounds, new.row.expires_unix_s),
+            (&old.row.name, &old.row.bounds, Some(NOW + 100))
+        );
+        assert_ne!(new.row.hash, old.row.hash);
+        let newer = rotate_key(&mut store, "2", 60, Some(Expiry::After(7)), NOW).unwrap();
+        assert_eq!(newer.row.expires_unix_s, Some(NOW + 7));
+        let revoked = revoke_key(&mut store, newer.key.prefix(), NOW).unwrap();
+        assert_eq!((revoked.id, revoked.revoked_unix_s), (3, Some(NOW)));
+    }
+
+    #[test]
+    fn expiries_are_times_or_dates() {
+        let good = [
+            ("90s", Expiry::After(90)),
+            ("45m", Expiry::After(2_700)),
+            ("12h", Expiry::After(43_200)),
+            ("30d", Expiry::After(2_592_000)),
+            ("2w", Expiry::After(1_209_600)),
+            ("2025-12-17", Expiry::At(1_765_929_600)),
+            ("2025-12-17T01:00:00+01:00", Expiry::At(1_765_929_600)),
+            ("1900-01-01", Expiry::At(0)),
+        ];
+        for (text, wanted) in good {
+            assert_eq!(text.parse(), Ok(wanted), "{text}");
+        }
+        for text in [
+            "",
+            "d",
+            "30",
+            "30 d",
+            "-1d",
+            "+1d",
+            "1.5h",
+            "36501d",
+            "99999999999999999999w",
+            "3 é",
+            "é",
+            "tomorrow",
+            "2025-02-30",
+            "2025-12-17T01:00:00",
+            "17.12.2025",
+        ] {
+            assert!(text.parse::<Expiry>().is_err(), "{text}");
+        }
+        assert!(Expiry::After(0).from(NOW).is_err());
+        assert_eq!(Expiry::After(u64::MAX).from(NOW).unwrap(), u64::MAX);
+    }
+
+    #[test]
+    fn bounds_are_read_as_they_will_be_compared() {
+        assert_eq!(parse_scope("totpgenerator").unwrap(), "totpgenerator");
+        for text in ["", "Totp", "a b", "é", &"a".repeat(65)] {
+            assert!(parse_scope(text).is_err(), "{text}");
+        }
+        for (text, wanted) in [
+            ("192.0.2.0/24", "192.0.2.0/24"),
+            ("192.0.2.77/24", "192.0.2.0/24"),
+            ("192.0.2.1", "192.0.2.1/32"),
+            ("2001:DB8::1/32", "2001:db8::/32"),
+            ("::1", "::1/128"),
+        ] {
+            assert_eq!(parse_network(text).unwrap().to_string(), wanted);
+        }
+        for text in ["", "192.0.2.0/33", "192.0.2", "localhost", "192.0.2.0/-1"] {
+            assert!(parse_network(text).is_err(), "{text}");
+        }
+        for (text, wanted) in [
+            ("https://App.Example.com", "https://app.example.com"),
+            ("https://app.example.com:443/", "https://app.example.com"),
+            ("http://localhost:3000", "http://localhost:3000"),
+            ("http://[::1]:80", "http://[::1]"),
+            ("chrome-extension://abc", "chrome-extension://abc"),
+        ] {
+            assert_eq!(parse_origin(text).unwrap(), wanted);
+        }
+        for text in [
+            "",
+            "*",
+            "null",
+            "app.example.com",
+            "https://",
+            "https://a/b",
+            "https://u@a",
+            "https://é.org",
+            "https://a?b",
+        ] {
+            assert!(parse_origin(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Configuration: one YAML file and the environment, read into [`Config`], where nothing is optional by accident.
+//!
+//! The values of `default.yaml` are the only defaults there are: the operator's file is laid over them, the
+//! environment over both, and what comes of it is read with every mistake noted under its path.
+
+mod reader;
+mod resolve;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use self::reader::{Log, Node};
+use self::tree::{FILE_BYTES_MAX, Tree};
+use crate::pure::plan::{Plan, Rate};
+
+/// The default configuration with a comment for every key; as a file it changes nothing.
+pub const DEFAULT_YAML: &str = include_str!("default.yaml");
+
+/// Everything an operator can set, resolved and checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where the public listener is bound. Default `127.0.0.1:8080`.
+    pub listen: SocketAddr,
+    /// The data directory: database and, later, journal. Default `polygate-data`.
+    pub data: PathBuf,
+    /// Networks whose `X-Forwarded-For` is believed. Default none.
+    pub trusted_proxies: Vec<IpNet>,
+    /// All plans, by the order of the file.
+    pub plans: Vec<Arc<Plan>>,
+    /// The plan of new accounts; one of `plans`. Default `free`.
+    pub default_plan: Arc<Plan>,
+    /// What each client address may ask of open routes.
+    pub open: Rate,
+    /// The built-in APIs.
+    pub apis: Apis,
+    /// Status of "credits exhausted": 402, 403 or 429. Default 403.
+    pub exhausted_status: u16,
+    /// What happens when `Accept` excludes every format.
+    pub not_acceptable: NotAcceptable,
+    /// Sizes, counts and times.
+    pub limits: Limits,
+}
+
+impl Config {
+    /// Reads the file, when there is one, and the variables of `env` that begin with `POLYGATE_`.
+    ///
+    /// `POLYGATE_CONFIG` is passed over: the command line reads it, to find the file.
+    ///
+    /// # Errors
+    /// Every mistake there is; of a file that cannot be read or is no YAML, that alone.
+    pub fn load(file: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Config, ConfigErrors> {
+        let over = match file {
+            Some(file) => {
+                read(file).map_err(|reason| ConfigErrors { mistakes: vec![format!("{}: {reason}", file.display())] })?
+            }
+            None => Tree::Null,
+        };
+        Config::resolve(over, env).map_err(|mistakes| ConfigErrors { mistakes })
+    }
+
+    fn resolve(over: Tree, env: impl Iterator<Item = (String, String)>) -> Result<Config, Vec<String>> {
+        let mut tree = Tree::parse(DEFAULT_YAML).expect("the embedded default file is YAML");
+        tree.lay(over, Some("plans"));
+        let mut log = Log::default();
+        log.overlay(&mut tree, env);
+        let config = resolve::config(Node::top(tree, &log));
+        let mistakes = log.into_mistakes();
+        config.filter(|_| mistakes.is_empty()).ok_or(mistakes)
+    }
+}
+
+impl Default for Config {
+    /// What is loaded from no file and an empty environment.
+    fn default() -> Self {
+        Config::resolve(Tree::Null, std::iter::empty()).expect("the embedded default file has no mistakes")
+    }
+}
+
+/// Why a configuration was refused: one line a mistake, each with its key or variable, none with a value.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ConfigErrors {
+    mistakes: Vec<String>,
+}
+
+impl ConfigErrors {
+    /// The lines, at least one, in the order of the default file; names nobody knows come last in their block.
+    pub fn mistakes(&self) -> &[String] {
+        &self.mistakes
+    }
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the configuration has mistakes:")?;
+        self.mistakes.iter().try_for_each(|mistake| write!(f, "\n  {mistake}"))
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// Reads the file: the only place that touches it.
+fn read(file: &Path) -> Result<Tree, String> {
+    let cannot = |error: std::io::Error| format!("cannot be read: {error}");
+    let mut bytes = Vec::new();
+    let cap = FILE_BYTES_MAX as u64 + 1;
+    File::open(file).map_err(cannot)?.take(cap).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(format!("is over {FILE_BYTES_MAX} bytes"));
+    }
+    let text = str::from_utf8(&bytes).map_err(|error| format!("is not UTF-8: {error}"))?;
+    Tree::parse(text).map_err(|error| format!("is not readable YAML: {error}"))
+}
+
+/// The built-in APIs by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Apis {
+    /// `/v1/totpgenerator`, the enveloped dialect.
+    pub totpgenerator: Api,
+    /// `/v1/api/key2otp`, the flat dialect.
+    pub key2otp: Api,
+}
+
+/// What can be set for an API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Api {
+    /// Off: the path answers 404.
+    pub enabled: bool,
+    /// Who may call it.
+    pub access: Access,
+    /// Credits a successful keyed call costs.
+    pub cost: u32,
+}
+
+/// Who may call an API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Callers with a key.
+    Key,
+    /// Anybody, limited per client address, free of charge.
+    Open,
+}
+
+/// The answer to an `Accept` that excludes every format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotAcceptable {
+    /// 406 (the default).
+    Refuse,
+    /// JSON all the same.
+    SendJson,
+}
+
+/// Sizes, counts and times that bound every call and connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Request body, bytes. Default 16 KiB.
+    pub body_bytes: usize,
+    /// All request header lines together, bytes. Default 16 KiB.
+    pub header_bytes: usize,
+    /// Request header lines. Default 100.
+    pub header_count: usize,
+    /// Time for a whole head to arrive, and for an idle keep-alive connection. Default 30 s.
+    pub header_read_timeout: Duration,
+    /// Time for a whole body to arrive. Default 10 s.
+    pub body_read_timeout: Duration,
+    /// Connections open at once. Default 10,000.
+    pub connections: usize,
+    /// Time that calls under way get to finish at shutdown. Default 10 s.
+    pub drain_timeout: Duration,
+    /// Client addresses remembered for open routes; those beyond share one bucket. Default 100,000.
+    pub open_addresses: usize,
+}

@@ -1,0 +1,252 @@
+//! Typed reading of a [`Tree`]: every mistake is noted with its path and reading goes on, so all are told at once.
+//!
+//! A getter answers `None` exactly when it has noted a mistake. No message shows a value.
+
+use std::cell::RefCell;
+
+use super::tree::Tree;
+
+/// What every variable begins with.
+pub(super) const PREFIX: &str = "POLYGATE_";
+
+/// The most steps down that a variable can name: more than any key has.
+const STEPS_MAX: usize = 4;
+
+/// The most mistakes that are told; a file that is not ours at all would fill the screen.
+const MISTAKES_MAX: usize = 100;
+
+/// The mistakes so far, and which paths the environment set.
+#[derive(Default)]
+pub(super) struct Log {
+    mistakes: RefCell<Vec<String>>,
+    variables: Vec<(String, String)>,
+}
+
+impl Log {
+    /// Lays the variables that begin with `POLYGATE_` over a tree; all but `POLYGATE_CONFIG`, which names the file.
+    pub(super) fn overlay(&mut self, tree: &mut Tree, env: impl Iterator<Item = (String, String)>) {
+        let mut variables: Vec<_> = env.filter(|(name, _)| name.starts_with(PREFIX)).collect();
+        variables.sort();
+        for (name, text) in variables {
+            if name == "POLYGATE_CONFIG" {
+                continue;
+            }
+            let path: Vec<String> = name[PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
+            let odd = path.len() > STEPS_MAX || path.iter().any(String::is_empty);
+            if odd || name != name.to_ascii_uppercase() {
+                self.mistakes.get_mut().push(format!("{}: unknown variable", shown(&name)));
+                continue;
+            }
+            tree.put(&path, text);
+            self.variables.push((path.join("."), name));
+        }
+    }
+
+    /// The mistakes that were noted, in the order of reading.
+    pub(super) fn into_mistakes(self) -> Vec<String> {
+        let mut mistakes = self.mistakes.into_inner();
+        let more = mistakes.len().saturating_sub(MISTAKES_MAX);
+        mistakes.truncate(MISTAKES_MAX);
+        if more > 0 {
+            mistakes.push(format!("and {more} more"));
+        }
+        mistakes
+    }
+
+    /// Notes a mistake under the path, or under the variable that set what is there.
+    fn note(&self, path: &str, text: &str) {
+        let set = self.variables.iter().find_map(|(at, name)| {
+            let item = path.strip_prefix(at.as_str())?;
+            (item.is_empty() || item.starts_with('[')).then(|| shown(name) + item)
+        });
+        let place = match set {
+            Some(place) => place,
+            None if path.is_empty() => "the file".to_owned(),
+            None => path.to_owned(),
+        };
+        self.mistakes.borrow_mut().push(format!("{place}: {text}"));
+    }
+
+    fn note_unknown(&self, parent: &str, key: &str, known: &[&'static str]) {
+        let close = known
+            .iter()
+            .map(|name| (strsim::osa_distance(name, key), name))
+            .filter(|(far, name)| *far <= name.len().div_ceil(4))
+            .min();
+        let path = join(parent, key);
+        let below = format!("{path}.");
+        let mut set = self.variables.iter().filter(|(at, _)| *at == path || at.starts_with(&below)).peekable();
+        if set.peek().is_none() {
+            let hint = close.map(|(_, name)| format!("; did you mean {name}?")).unwrap_or_default();
+            self.note(&join(parent, &shown(key)), &format!("unknown key{hint}"));
+        }
+        for (at, name) in set {
+            let meant = |known: &str| {
+                let path = format!("{}{}", join(parent, known), &at[path.len()..]);
+                format!("; did you mean {PREFIX}{}?", path.replace('.', "__").to_ascii_uppercase())
+            };
+            let hint = close.map(|(_, known)| meant(known)).unwrap_or_default();
+            self.mistakes.borrow_mut().push(format!("{}: unknown variable{hint}", shown(name)));
+        }
+    }
+}
+
+/// A value, or its absence, and where it stands.
+pub(super) struct Node<'a> {
+    path: String,
+    value: Option<Tree>,
+    log: &'a Log,
+}
+
+impl<'a> Node<'a> {
+    /// The whole document.
+    pub(super) fn top(tree: Tree, log: &'a Log) -> Self {
+        Node { path: String::new(), value: Some(tree), log }
+    }
+
+    /// The node, when its key is there at all.
+    pub(super) fn given(self) -> Option<Self> {
+        self.value.is_some().then_some(self)
+    }
+
+    /// A whole number within bounds, both included.
+    pub(super) fn whole(self, low: u64, high: u64) -> Option<u64> {
+        let must = format!("a whole number from {low} to {high}");
+        self.value("a whole number", &must, |tree| match tree {
+            Tree::Whole(number) => u64::try_from(number).ok().filter(|number| (low..=high).contains(number)),
+            _ => None,
+        })
+    }
+
+    /// One of a few whole numbers; `must` lists them.
+    pub(super) fn whole_of(self, must: &str, numbers: &[u16]) -> Option<u16> {
+        self.value("a whole number", must, |tree| match tree {
+            Tree::Whole(number) => u16::try_from(number).ok().filter(|number| numbers.contains(number)),
+            _ => None,
+        })
+    }
+
+    /// `true` or `false`.
+    pub(super) fn yes_no(self) -> Option<bool> {
+        self.value("true or false", "true or false", |tree| match tree {
+            Tree::Bool(value) => Some(value),
+            _ => None,
+        })
+    }
+
+    /// A text that `read` makes something of; `must` says what it has to be.
+    pub(super) fn text<T>(self, must: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        self.value("a string", must, |tree| match tree {
+            Tree::Text(text) => read(&text),
+            _ => None,
+        })
+    }
+
+    /// A list of at most `max` items.
+    pub(super) fn list(self, max: usize) -> Option<Vec<Node<'a>>> {
+        let (path, log) = (self.path.clone(), self.log);
+        let items = self.value("a list", &format!("a list of at most {max}"), |tree| match tree {
+            Tree::List(items) if items.len() <= max => Some(items),
+            _ => None,
+        })?;
+        let node = |(at, item)| Node { path: format!("{path}[{at}]"), value: Some(item), log };
+        Some(items.into_iter().enumerate().map(node).collect())
+    }
+
+    /// A block of keys.
+    pub(super) fn block(self) -> Option<Block<'a>> {
+        let (path, log) = (self.path.clone(), self.log);
+        let entries = self.value("a block of keys", "a block of keys", |tree| match tree {
+            Tree::Block(entries) => Some(entries),
+            _ => None,
+        })?;
+        Some(Block { path, entries, known: Vec::new(), log })
+    }
+
+    /// Notes a mistake about this node.
+    pub(super) fn wrong<T>(&self, text: &str) -> Option<T> {
+        self.log.note(&self.path, text);
+        None
+    }
+
+    fn value<T>(mut self, kind: &str, must: &str, read: impl FnOnce(Tree) -> Option<T>) -> Option<T> {
+        let tree = match self.value.take() {
+            None => return self.wrong("is missing"),
+            // A variable's text is itself where a string belongs, and YAML where a number or a list does.
+            Some(Tree::Variable(text)) if matches!(kind, "a string" | "a block of keys") => Tree::Text(text),
+            Some(Tree::Variable(text)) => Tree::parse(&text).unwrap_or(Tree::Text(text)),
+            Some(tree) => tree,
+        };
+        let found = tree.kind();
+        read(tree).or_else(|| {
+            let but = if found == kind { String::new() } else { format!(", not {found}") };
+            self.wrong(&format!("must be {must}{but}"))
+        })
+    }
+}
+
+/// A block of keys, each read once.
+pub(super) struct Block<'a> {
+    path: String,
+    entries: Vec<(String, Tree)>,
+    known: Vec<&'static str>,
+    log: &'a Log,
+}
+
+impl<'a> Block<'a> {
+    /// The value of a key.
+    pub(super) fn take(&mut self, key: &'static str) -> Node<'a> {
+        self.known.push(key);
+        let value = self.take_entry(key);
+        Node { path: join(&self.path, key), value, log: self.log }
+    }
+
+    /// How many keys it has.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Notes a mistake about the block as a whole.
+    pub(super) fn wrong<T>(&self, text: &str) -> Option<T> {
+        self.log.note(&self.path, text);
+        None
+    }
+
+    /// All keys with their values, where the keys are the operator's own names.
+    pub(super) fn into_named(mut self) -> Vec<(String, Node<'a>)> {
+        let mut named = Vec::new();
+        while let Some((key, _)) = self.entries.first() {
+            let key = key.clone();
+            let value = self.take_entry(&key);
+            let path = join(&self.path, &shown(&key));
+            named.push((key, Node { path, value, log: self.log }));
+        }
+        named
+    }
+
+    /// Notes every key that nobody took.
+    pub(super) fn finish(self) {
+        for (key, _) in &self.entries {
+            self.log.note_unknown(&self.path, key, &self.known);
+        }
+    }
+
+    fn take_entry(&mut self, key: &str) -> Option<Tree> {
+        let (taken, kept): (Vec<_>, Vec<_>) = self.entries.drain(..).partition(|(name, _)| name == key);
+        self.entries = kept;
+        if taken.len() > 1 {
+            self.log.note(&join(&self.path, &shown(key)), &format!("is given {} times", taken.len()));
+        }
+        taken.into_iter().next().map(|(_, value)| value)
+    }
+}
+
+fn join(parent: &str, key: &str) -> String {
+    if parent.is_empty() { key.to_owned() } else { format!("{parent}.{key}") }
+}
+
+/// A name of the operator's, fit for one line of a terminal.
+fn shown(name: &str) -> String {
+    const CHARS_MAX: usize = 64;
+    name.chars().take(CHARS_MAX).flat_map(char::escape_debug).collect()
+}

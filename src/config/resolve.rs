@@ -1,0 +1,179 @@
+//! From keys and values to [`Config`]: one function a block, in the order of `default.yaml`.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::reader::{Block, Node};
+use super::{Access, Api, Apis, Config, Limits, NotAcceptable};
+use crate::pure::plan::{Plan, Rate};
+
+/// The most credits a plan can give.
+const CREDITS_MAX: u64 = 1_000_000_000_000;
+/// The highest limit of requests a minute, and the largest burst.
+const RATE_MAX: u64 = 1_000_000;
+/// The most a call can cost.
+const COST_MAX: u64 = 1_000_000;
+/// The most plans, and the most trusted networks.
+const ENTRIES_MAX: usize = 1_000;
+/// The longest name of a plan, in characters.
+const PLAN_NAME_MAX: usize = 32;
+/// The longest path, bytes: what Linux takes.
+const PATH_BYTES_MAX: usize = 4_096;
+/// The least room for a request head: the HTTP library's own lower bound.
+const HEADER_BYTES_MIN: u64 = 8_192;
+/// The longest of all times, seconds.
+const TIME_S_MAX: u64 = 3_600;
+
+/// Reads the whole; `None` when a mistake was noted.
+pub(super) fn config(top: Node<'_>) -> Option<Config> {
+    let mut top = top.block()?;
+    let listen = top.take("listen").text("an address and port, like 127.0.0.1:8080 or [::1]:8080", |s| s.parse().ok());
+    let data = top.take("data").text("the path of a directory", path);
+    let trusted_proxies = top.take("trusted_proxies").list(ENTRIES_MAX).and_then(|items| all(items, network));
+    let default_plan = top.take("default_plan");
+    let plans = plans(top.take("plans"));
+    let default_plan = match &plans {
+        Some(plans) => default_plan.text("the name of a plan", |name| plans.iter().find(|p| p.name == name).cloned()),
+        None => None,
+    };
+    let open = top.take("open").block().and_then(open);
+    let apis = top.take("apis").block().and_then(apis);
+    let answers = top.take("answers").block().and_then(answers);
+    let limits = top.take("limits").block().and_then(limits);
+    top.finish();
+    let (exhausted_status, not_acceptable) = answers?;
+    Some(Config {
+        listen: listen?,
+        data: data?,
+        trusted_proxies: trusted_proxies?,
+        plans: plans?,
+        default_plan: default_plan?,
+        open: open?,
+        apis: apis?,
+        exhausted_status,
+        not_acceptable,
+        limits: limits?,
+    })
+}
+
+fn path(text: &str) -> Option<PathBuf> {
+    let fits = !text.is_empty() && text.len() <= PATH_BYTES_MAX && !text.contains('\0');
+    fits.then(|| PathBuf::from(text))
+}
+
+fn network(node: Node<'_>) -> Option<ipnet::IpNet> {
+    node.text("a network or address, like 192.0.2.0/24 or 2001:db8::1", |text| {
+        text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(Into::into))
+    })
+}
+
+fn plans(node: Node<'_>) -> Option<Vec<Arc<Plan>>> {
+    let block = node.block()?;
+    let count = block.len();
+    if !(1..=ENTRIES_MAX).contains(&count) {
+        return block.wrong(&format!("must name from 1 to {ENTRIES_MAX} plans, not {count}"));
+    }
+    all(block.into_named(), |(name, node)| plan(name, node).map(Arc::new))
+}
+
+fn plan(name: String, node: Node<'_>) -> Option<Plan> {
+    let plain = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '-');
+    if name.is_empty() || name.len() > PLAN_NAME_MAX || !name.chars().all(plain) {
+        return node.wrong("a plan's name has 1 to 32 characters, each a to z, 0 to 9 or hyphen");
+    }
+    let mut block = node.block()?;
+    let credits_a_month = block.take("credits_a_month").whole(0, CREDITS_MAX);
+    let bonus_credits = block.take("bonus_credits").given().map_or(Some(0), |node| node.whole(0, CREDITS_MAX));
+    let requests_a_minute = block.take("requests_a_minute").given();
+    let burst = block.take("burst").given();
+    let rate = match (requests_a_minute, burst) {
+        (Some(requests_a_minute), burst) => rate(requests_a_minute, burst).map(Some),
+        (None, Some(burst)) => burst.wrong("means nothing without requests_a_minute"),
+        (None, None) => Some(None),
+    };
+    block.finish();
+    Some(Plan { name, credits_a_month: credits_a_month?, bonus_credits: bonus_credits?, rate: rate? })
+}
+
+fn open(mut block: Block<'_>) -> Option<Rate> {
+    let requests_a_minute = block.take("requests_a_minute");
+    let burst = block.take("burst").given();
+    block.finish();
+    rate(requests_a_minute, burst)
+}
+
+fn rate(requests_a_minute: Node<'_>, burst: Option<Node<'_>>) -> Option<Rate> {
+    let requests_a_minute = requests_a_minute.whole(1, RATE_MAX).and_then(non_zero);
+    let burst = burst.map_or(requests_a_minute, |node| node.whole(1, RATE_MAX).and_then(non_zero));
+    Some(Rate { requests_a_minute: requests_a_minute?, burst: burst? })
+}
+
+fn non_zero(number: u64) -> Option<NonZeroU32> {
+    NonZeroU32::new(u32::try_from(number).ok()?)
+}
+
+fn apis(mut block: Block<'_>) -> Option<Apis> {
+    let totpgenerator = block.take("totpgenerator").block().and_then(api);
+    let key2otp = block.take("key2otp").block().and_then(api);
+    block.finish();
+    Some(Apis { totpgenerator: totpgenerator?, key2otp: key2otp? })
+}
+
+fn api(mut block: Block<'_>) -> Option<Api> {
+    let enabled = block.take("enabled").yes_no();
+    let access = block.take("access").text("key or open", |word| match word {
+        "key" => Some(Access::Key),
+        "open" => Some(Access::Open),
+        _ => None,
+    });
+    let cost = block.take("cost").whole(0, COST_MAX).and_then(|cost| u32::try_from(cost).ok());
+    block.finish();
+    Some(Api { enabled: enabled?, access: access?, cost: cost? })
+}
+
+fn answers(mut block: Block<'_>) -> Option<(u16, NotAcceptable)> {
+    let exhausted_status = block.take("exhausted_status").whole_of("402, 403 or 429", &[402, 403, 429]);
+    let not_acceptable = block.take("not_acceptable").text("refuse or send-json", |word| match word {
+        "refuse" => Some(NotAcceptable::Refuse),
+        "send-json" => Some(NotAcceptable::SendJson),
+        _ => None,
+    });
+    block.finish();
+    Some((exhausted_status?, not_acceptable?))
+}
+
+fn limits(mut block: Block<'_>) -> Option<Limits> {
+    let mut count = |key, low, high| {
+        let number = block.take(key).whole(low, high);
+        number.and_then(|number| usize::try_from(number).ok())
+    };
+    let body_bytes = count("body_bytes", 1, 16 * 1024 * 1024);
+    let header_bytes = count("header_bytes", HEADER_BYTES_MIN, 1024 * 1024);
+    let header_count = count("header_count", 16, 1_000);
+    let connections = count("connections", 1, 1_000_000);
+    let open_addresses = count("open_addresses", 1, 10_000_000);
+    let mut time = |key, low| block.take(key).whole(low, TIME_S_MAX).map(Duration::from_secs);
+    let header_read_timeout = time("header_read_timeout_s", 1);
+    let body_read_timeout = time("body_read_timeout_s", 1);
+    let drain_timeout = time("drain_timeout_s", 0);
+    block.finish();
+    Some(Limits {
+        body_bytes: body_bytes?,
+        header_bytes: header_bytes?,
+        header_count: header_count?,
+        header_read_timeout: header_read_timeout?,
+        body_read_timeout: body_read_timeout?,
+        connections: connections?,
+        drain_timeout: drain_timeout?,
+        open_addresses: open_addresses?,
+    })
+}
+
+/// Reads every item, the ones after a mistake too.
+fn all<T, U>(items: Vec<T>, read: impl FnMut(T) -> Option<U>) -> Option<Vec<U>> {
+    let read: Vec<Option<U>> = items.into_iter().map(read).collect();
+    read.into_iter().collect()
+}

@@ -1,0 +1,337 @@
+//! Tests of the configuration: the defaults, the overlay, and the exact text of every kind of mistake.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn load(yaml: &str, env: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("polygate.yaml");
+    std::fs::write(&file, yaml).unwrap();
+    Config::load(Some(&file), env.iter().map(|(name, text)| (name.to_string(), text.to_string()))).map_err(|errors| {
+        let dir = format!("{}/", dir.path().display());
+        ConfigErrors { mistakes: errors.mistakes.iter().map(|line| line.replace(&dir, "")).collect() }
+    })
+}
+
+fn loaded(yaml: &str) -> Config {
+    load(yaml, &[]).unwrap()
+}
+
+/// The whole text of what is wrong with a file and an environment.
+fn wrong(yaml: &str, env: &[(&str, &str)]) -> String {
+    load(yaml, env).unwrap_err().to_string()
+}
+
+fn rate(requests_a_minute: u32, burst: u32) -> Rate {
+    Rate { requests_a_minute: requests_a_minute.try_into().unwrap(), burst: burst.try_into().unwrap() }
+}
+
+fn plan(name: &str, credits_a_month: u64, bonus_credits: u64, rate: Option<Rate>) -> Arc<Plan> {
+    Arc::new(Plan { name: name.to_owned(), credits_a_month, bonus_credits, rate })
+}
+
+#[test]
+fn the_defaults_are_these() {
+    let free = plan("free", 1_000, 500, Some(rate(60, 60)));
+    let wanted = Config {
+        listen: "127.0.0.1:8080".parse().unwrap(),
+        data: "polygate-data".into(),
+        trusted_proxies: Vec::new(),
+        plans: vec![
+            free.clone(),
+            plan("starter", 200_000, 0, None),
+            plan("pro", 1_000_000, 0, None),
+            plan("mega", 4_000_000, 0, None),
+        ],
+        default_plan: free,
+        open: rate(60, 60),
+        apis: Apis {
+            totpgenerator: Api { enabled: true, access: Access::Key, cost: 1 },
+            key2otp: Api { enabled: true, access: Access::Open, cost: 1 },
+        },
+        exhausted_status: 403,
+        not_acceptable: NotAcceptable::Refuse,
+        limits: Limits {
+            body_bytes: 16_384,
+            header_bytes: 16_384,
+            header_count: 100,
+            header_read_timeout: Duration::from_secs(30),
+            body_read_timeout: Duration::from_secs(10),
+            connections: 10_000,
+            drain_timeout: Duration::from_secs(10),
+            open_addresses: 100_000,
+        },
+    };
+    assert_eq!(Config::load(None, std::iter::empty()).unwrap(), wanted);
+    assert_eq!(Config::default(), wanted);
+    assert_eq!(loaded(DEFAULT_YAML), wanted, "the printed default, used as a file, changes nothing");
+    assert_eq!(loaded(""), wanted);
+    assert_eq!(loaded("# nothing but a comment\nlimits:\napis:\n"), wanted, "blocks left empty change nothing");
+}
+
+#[test]
+fn the_default_file_explains_every_key() {
+    // A required key that the default file lacks is noted as missing by the test above; these two are optional.
+    for line in ["#   bonus_credits ", "#   requests_a_minute ", "#   burst "] {
+        assert!(DEFAULT_YAML.contains(line), "{line}");
+    }
+    let mut above = "";
+    for line in DEFAULT_YAML.lines() {
+        let top_level = line.chars().next().is_some_and(|c| c.is_ascii_lowercase());
+        let key = line.trim().split(':').next().unwrap();
+        let inside = DEFAULT_YAML.contains(&format!("#   {key} ")) || above.trim().starts_with('#');
+        if !line.trim().starts_with('#') && !top_level && line.contains(": ") {
+            assert!(inside, "no comment for {key}");
+        }
+        above = line;
+    }
+}
+
+#[test]
+fn a_file_names_what_it_changes() {
+    let config = loaded(
+        "listen: '[::1]:0'\n\
+         trusted_proxies: [10.0.0.0/8, '2001:db8::/32', 192.0.2.7]\n\
+         default_plan: team-2\n\
+         plans:\n  team-2: { credits_a_month: 7, requests_a_minute: 120, burst: 5 }\n  2026: { credits_a_month: 0 }\n\
+         open: { requests_a_minute: 10 }\n\
+         apis: { key2otp: { access: key, cost: 0 } }\n\
+         answers: { exhausted_status: 402, not_acceptable: send-json }\n\
+         limits: { body_bytes: 32768, drain_timeout_s: 0 }\n",
+    );
+    let team = plan("team-2", 7, 0, Some(rate(120, 5)));
+    let wanted = Config {
+        listen: "[::1]:0".parse().unwrap(),
+        trusted_proxies: ["10.0.0.0/8", "2001:db8::/32", "192.0.2.7/32"].map(|net| net.parse().unwrap()).to_vec(),
+        default_plan: team.clone(),
+        plans: vec![team, plan("2026", 0, 0, None)],
+        open: rate(10, 10),
+        apis: Apis { key2otp: Api { enabled: true, access: Access::Key, cost: 0 }, ..Config::default().apis },
+        exhausted_status: 402,
+        not_acceptable: NotAcceptable::SendJson,
+        limits: Limits { body_bytes: 32_768, drain_timeout: Duration::ZERO, ..Config::default().limits },
+        ..Config::default()
+    };
+    assert_eq!(config, wanted);
+}
+
+#[test]
+fn the_environment_wins() {
+    let env = [
+        ("POLYGATE_CONFIG", "polygate.yaml"),
+        ("POLYGATE_LISTEN", "0.0.0.0:80"),
+        ("POLYGATE_DATA", "2026"),
+        ("POLYGATE_TRUSTED_PROXIES", "[192.0.2.7, 2001:db8::/32]"),
+        ("POLYGATE_PLANS__FREE__BURST", "5"),
+        ("POLYGATE_PLANS__GOLD__CREDITS_A_MONTH", "9"),
+        ("POLYGATE_APIS__KEY2OTP__ENABLED", "false"),
+        ("POLYGATE_LIMITS__BODY_BYTES", "32768"),
+        ("HOME", "/home/somebody"),
+    ];
+    let config = load("listen: 127.0.0.1:1\nlimits: { body_bytes: 1, header_count: 50 }", &env).unwrap();
+    let free = plan("free", 1_000, 500, Some(rate(60, 5)));
+    let mut plans = Config::default().plans;
+    plans[0] = free.clone();
+    plans.push(plan("gold", 9, 0, None));
+    let mut wanted = Config {
+        listen: "0.0.0.0:80".parse().unwrap(),
+        data: "2026".into(),
+        trusted_proxies: vec!["192.0.2.7/32".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
+        plans,
+        default_plan: free,
+        limits: Limits { body_bytes: 32_768, header_count: 50, ..Config::default().limits },
+        ..Config::default()
+    };
+    wanted.apis.key2otp.enabled = false;
+    assert_eq!(config, wanted);
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let yaml = "\
+listen: localhost:8080
+data: ''
+trusted_proxies: [10.0.0.0/33, 5, 192.0.2.0/24]
+default_plan: fre
+plans:
+  free: { credits_a_month: 1000, requests_a_minute: 60, burst: 'many' }
+  Gold: { credits_a_month: 1 }
+  slow: { credits_a_month: -1, requests_a_minute: 0 }
+  odd: { burst: 5, bonus: 1 }
+  none:
+  free: { credits_a_month: 2 }
+open: { requests_a_minute: 1.5 }
+apis: { totpgenerator: { enabled: 'yes', access: everybody }, key2otp: { cost: }, totp: {} }
+answers: { exhausted_status: 404, not_acceptable: [] }
+limits: { body_byte: 5, body_bytes: 99999999999999999999999999999999999999999999, header_bytes: 100, connections: ~ }
+limit: {}
+listen: 127.0.0.1:1
+";
+    let wanted = "the configuration has mistakes:
+  listen: is given 2 times
+  listen: must be an address and port, like 127.0.0.1:8080 or [::1]:8080
+  data: must be the path of a directory
+  trusted_proxies[0]: must be a network or address, like 192.0.2.0/24 or 2001:db8::1
+  trusted_proxies[1]: must be a network or address, like 192.0.2.0/24 or 2001:db8::1, not a whole number
+  plans.free: is given 2 times
+  plans.free.burst: must be a whole number from 1 to 1000000, not a string
+  plans.Gold: a plan's name has 1 to 32 characters, each a to z, 0 to 9 or hyphen
+  plans.slow.credits_a_month: must be a whole number from 0 to 1000000000000
+  plans.slow.requests_a_minute: must be a whole number from 1 to 1000000
+  plans.odd.credits_a_month: is missing
+  plans.odd.burst: means nothing without requests_a_minute
+  plans.odd.bonus: unknown key
+  plans.none: must be a block of keys, not nothing
+  open.requests_a_minute: must be a whole number from 1 to 1000000, not a fraction
+  apis.totpgenerator.enabled: must be true or false, not a string
+  apis.totpgenerator.access: must be key or open
+  apis.key2otp.cost: must be a whole number from 0 to 1000000, not nothing
+  apis.totp: unknown key
+  answers.exhausted_status: must be 402, 403 or 429
+  answers.not_acceptable: must be refuse or send-json, not a list
+  limits.body_bytes: must be a whole number from 1 to 16777216, not a fraction
+  limits.header_bytes: must be a whole number from 8192 to 1048576
+  limits.connections: must be a whole number from 1 to 1000000, not nothing
+  limits.body_byte: unknown key; did you mean body_bytes?
+  limit: unknown key; did you mean limits?";
+    assert_eq!(wrong(yaml, &[]), wanted);
+}
+
+#[test]
+fn mistakes_of_the_environment_name_the_variable() {
+    let env = [
+        ("POLYGATE_LISTEN", ""),
+        ("POLYGATE_LIMITS", "{ body_bytes: 5 }"),
+        ("POLYGATE_LIMTS__BODY_BYTES", "5"),
+        ("POLYGATE_APIS__KEY2OTP__COST", "one"),
+        ("POLYGATE_APIS__KEY2OTP__ENABLE", "true"),
+        ("POLYGATE_TRUSTED_PROXIES", "['::1', localhost]"),
+        ("POLYGATE_OPEN__BURST", "[1"),
+        ("POLYGATE_open__burst", "1"),
+        ("POLYGATE_OPEN__", "1"),
+        ("POLYGATE_OPEN__BURST__A__B__C", "1"),
+        ("POLYGATE_KEY", "pg-secret"),
+    ];
+    let wanted = "the configuration has mistakes:
+  POLYGATE_OPEN__: unknown variable
+  POLYGATE_OPEN__BURST__A__B__C: unknown variable
+  POLYGATE_open__burst: unknown variable
+  POLYGATE_LISTEN: must be an address and port, like 127.0.0.1:8080 or [::1]:8080
+  POLYGATE_TRUSTED_PROXIES[1]: must be a network or address, like 192.0.2.0/24 or 2001:db8::1
+  POLYGATE_OPEN__BURST: must be a whole number from 1 to 1000000, not a string
+  POLYGATE_APIS__KEY2OTP__COST: must be a whole number from 0 to 1000000, not a string
+  POLYGATE_APIS__KEY2OTP__ENABLE: unknown variable; did you mean POLYGATE_APIS__KEY2OTP__ENABLED?
+  POLYGATE_LIMITS: must be a block of keys, not a string
+  POLYGATE_KEY: unknown variable
+  POLYGATE_LIMTS__BODY_BYTES: unknown variable; did you mean POLYGATE_LIMITS__BODY_BYTES?";
+    assert_eq!(wrong("", &env), wanted);
+}
+
+#[test]
+fn files_that_are_not_ours() {
+    let lines = |count| (0..count).map(|n| format!("k{n}: 1\n")).collect::<String>();
+    let bomb = format!("data: &a {}\nlisten: [{}]", "x".repeat(10_000), vec!["*a"; 1_000].join(", "));
+    let cases: &[(&str, &str)] = &[
+        ("just text", "the file: must be a block of keys, not a string"),
+        ("[1, 2]", "the file: must be a block of keys, not a list"),
+        ("plans: {}", "plans: must name from 1 to 1000 plans, not 0"),
+        ("plans:", "plans: must be a block of keys, not nothing"),
+        ("plans: { other: { credits_a_month: 1 } }", "default_plan: must be the name of a plan"),
+        ("default_plan: [free]", "default_plan: must be the name of a plan, not a list"),
+        ("limits: 5", "limits: must be a block of keys, not a whole number"),
+        ("\"a\\nb\\e[31m\": 1", "a\\nb\\u{1b}[31m: unknown key"),
+        ("? [1]\n: 2", "polygate.yaml: is not readable YAML: a key must be a name, not a list"),
+        (
+            "listen: !secret x",
+            "polygate.yaml: is not readable YAML: listen: tags (!name) are not used here at line 1 column 9",
+        ),
+        (
+            "limits: { body_bytes: 5",
+            "polygate.yaml: is not readable YAML: did not find expected ',' or '}' at line 2 column 1, while parsing a flow mapping at line 1 column 9",
+        ),
+        (
+            "data: a\n---\ndata: b",
+            "polygate.yaml: is not readable YAML: deserializing from YAML containing more than one document is not supported",
+        ),
+    ];
+    for (yaml, wanted) in cases {
+        assert_eq!(wrong(yaml, &[]), format!("the configuration has mistakes:\n  {wanted}"), "{yaml}");
+    }
+    assert!(wrong(&bomb, &[]).contains("its aliases unfold to too much"), "{}", wrong(&bomb, &[]));
+    assert!(wrong(&lines(150), &[]).ends_with("\n  k99: unknown key\n  and 50 more"));
+    assert!(wrong(&lines(2_001), &[]).contains("is not readable YAML: a block has over 2000 keys"));
+    assert!(wrong(&"#".repeat(FILE_BYTES_MAX + 1), &[]).ends_with("polygate.yaml: is over 1048576 bytes"));
+    let missing = Config::load(Some(Path::new("no/such/file")), std::iter::empty()).unwrap_err();
+    assert!(missing.to_string().contains("no/such/file: cannot be read: "), "{missing}");
+}
+
+#[test]
+fn no_mistake_shows_a_value() {
+    let env = [("POLYGATE_LISTEN", "hunter2"), ("POLYGATE_DEFAULT_PLAN", "hunter2"), ("POLYGATE_HOST", "hunter2")];
+    let yaml = "limits: hunter2\nplans: { free: { credits_a_month: hunter2 } }\napis: { key2otp: { access: hunter2 } }";
+    assert!(!wrong(yaml, &env).contains("hunter2"), "{}", wrong(yaml, &env));
+}
+
+#[test]
+fn the_readme_shows_what_is_so() {
+    let readme = include_str!("../../README.md");
+    let (_, example) = readme.split_once("```yaml\n# polygate.yaml\n").unwrap();
+    let config = loaded(example.split("```").next().unwrap());
+    assert_eq!(config.plans[1], plan("team", 500_000, 0, None));
+
+    let yaml = "plans: { free: { credits_a_month: 1, requests_a_minute: 60, burst: many } }\nlimits: { body_byte: 1 }";
+    let shown = wrong(yaml, &[("POLYGATE_LISTEN", "8080")]);
+    assert!(readme.contains(&format!("```\n{shown}\n```")), "{shown}");
+}
+
+/// Documents that look enough like ours to get past the first checks.
+fn any_yaml() -> impl Strategy<Value = String> {
+    let word = prop_oneof![
+        Just("limits"),
+        Just("plans"),
+        Just("free"),
+        Just("apis"),
+        Just("key2otp"),
+        Just("cost"),
+        Just("burst"),
+        Just("listen"),
+        Just("requests_a_minute"),
+        Just("trusted_proxies"),
+        Just("~"),
+        Just("5"),
+        Just("-1"),
+        Just("1e9"),
+        Just("&a"),
+        Just("*a"),
+        Just("<<"),
+        Just(": "),
+        Just("\n"),
+        Just("  "),
+        Just("- "),
+        Just("{"),
+        Just("}"),
+        Just("["),
+        Just("]"),
+        Just(", "),
+        Just("'"),
+        Just("!x "),
+        Just("\u{0}"),
+        Just("é"),
+    ];
+    prop_oneof![proptest::collection::vec(word, 0..40).prop_map(|words| words.concat()), ".{0,80}"]
+}
+
+proptest! {
+    #[test]
+    fn nothing_panics(yaml in any_yaml(), name in "POLYGATE_[A-Z_]{0,20}", text in any_yaml()) {
+        let env = [(name, text)].into_iter();
+        let loaded = match Tree::parse(&yaml) {
+            Ok(tree) => Config::resolve(tree, env),
+            Err(error) => Err(vec![error.to_string()]),
+        };
+        if let Err(mistakes) = loaded {
+            prop_assert!(!mistakes.is_empty());
+        }
+    }
+}

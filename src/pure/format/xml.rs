@@ -1,0 +1,208 @@
+//! XML: the seed's look, readable by every XML 1.0 reader.
+//!
+//! The root is `response`, two spaces indent each level, and the text ends in a line break. A member of an object is an
+//! element by its key; an array is an element that holds an `item` for each of its own; null is `xsi:nil`. An empty
+//! object or array would look like an empty string, so it says `type="object"` or `type="array"`. A key that comes twice
+//! is two elements.
+//!
+//! A key that is no XML name is escaped as ISO 9075-14 maps identifiers: each character that cannot stand where it
+//! does is `_xHHHH_` (more digits beyond U+FFFF), and so are the colon, the `_` of a literal `_x` and the first letter of
+//! a reserved `xml…`; the empty key is `_x_`. In text, `& < >` and CR are escaped by quick-xml, and characters that XML
+//! forbids become U+FFFD.
+
+use std::fmt::Write as _;
+
+use super::emit::{Emit, Emitted};
+use super::xml_names::{continues_name, starts_name};
+
+const DECLARATION: &[u8] = br#"<?xml version="1.0" encoding="UTF-8"?>"#;
+const NIL: &[u8] = br#" xsi:nil="true" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"/>"#;
+
+/// Writes XML as events come.
+pub struct Xml<'a> {
+    out: &'a mut Vec<u8>,
+    /// The names of the open elements and of the key that waits for its value, end to end.
+    names: String,
+    open: Vec<Open>,
+    /// The last start tag lacks its `>`: what comes next tells whether the element is empty.
+    tag_open: bool,
+}
+
+/// An open element.
+struct Open {
+    /// Where its name ends in `names`; the name of a member begins where that of its parent ends.
+    name_end: usize,
+    array: bool,
+}
+
+impl<'a> Xml<'a> {
+    /// Appends to `out`, beginning with the XML declaration.
+    pub fn new(out: &'a mut Vec<u8>) -> Self {
+        out.extend_from_slice(DECLARATION);
+        Xml { out, names: String::from("response"), open: Vec::new(), tag_open: false }
+    }
+
+    /// Writes `<name` on a line of its own.
+    fn start_tag(&mut self) {
+        if self.tag_open {
+            self.out.push(b'>');
+            self.tag_open = false;
+        }
+        if self.open.last().is_some_and(|parent| parent.array) {
+            self.names.push_str("item");
+        }
+        self.new_line();
+        self.out.push(b'<');
+        self.push_name();
+    }
+
+    /// Writes `</name>`.
+    fn end_tag(&mut self) {
+        self.out.extend_from_slice(b"</");
+        self.push_name();
+        self.out.push(b'>');
+    }
+
+    /// Forgets the name of the element that was just completed.
+    fn complete(&mut self) -> Emitted {
+        self.names.truncate(self.parent_end());
+        if self.open.is_empty() {
+            self.out.push(b'\n');
+        }
+        Ok(())
+    }
+
+    fn parent_end(&self) -> usize {
+        self.open.last().map_or(0, |parent| parent.name_end)
+    }
+
+    fn push_name(&mut self) {
+        let name = &self.names[self.parent_end()..];
+        self.out.extend_from_slice(name.as_bytes());
+    }
+
+    fn new_line(&mut self) {
+        self.out.push(b'\n');
+        self.out.resize(self.out.len() + 2 * self.open.len(), b' ');
+    }
+
+    fn begin(&mut self, array: bool) -> Emitted {
+        self.start_tag();
+        self.open.push(Open { name_end: self.names.len(), array });
+        self.tag_open = true;
+        Ok(())
+    }
+
+    fn end(&mut self, empty: &[u8]) -> Emitted {
+        self.open.pop();
+        if self.tag_open {
+            self.tag_open = false;
+            self.out.extend_from_slice(empty);
+        } else {
+            self.new_line();
+            self.end_tag();
+        }
+        self.complete()
+    }
+}
+
+impl Emit for Xml<'_> {
+    fn begin_object(&mut self) -> Emitted {
+        self.begin(false)
+    }
+    fn end_object(&mut self) -> Emitted {
+        self.end(br#" type="object"/>"#)
+    }
+    fn key(&mut self, key: &str) -> Emitted {
+        push_key(key, &mut self.names);
+        Ok(())
+    }
+    fn begin_array(&mut self) -> Emitted {
+        self.begin(true)
+    }
+    fn end_array(&mut self) -> Emitted {
+        self.end(br#" type="array"/>"#)
+    }
+    fn null(&mut self) -> Emitted {
+        self.start_tag();
+        self.out.extend_from_slice(NIL);
+        self.complete()
+    }
+    fn bool(&mut self, value: bool) -> Emitted {
+        self.number(if value { "true" } else { "false" })
+    }
+    fn number(&mut self, lexeme: &str) -> Emitted {
+        self.start_tag();
+        self.out.push(b'>');
+        self.out.extend_from_slice(lexeme.as_bytes());
+        self.end_tag();
+        self.complete()
+    }
+    fn string(&mut self, text: &str) -> Emitted {
+        self.start_tag();
+        self.out.push(b'>');
+        push_text(text, self.out);
+        self.end_tag();
+        self.complete()
+    }
+}
+
+/// True where a byte may need an escape in text, or opens U+FFFE or U+FFFF.
+const SUSPECT: [bool; 256] = {
+    let mut suspect = [false; 256];
+    let mut byte = 0;
+    while byte < 0x20 {
+        suspect[byte] = byte != b'\t' as usize && byte != b'\n' as usize;
+        byte += 1;
+    }
+    suspect[b'&' as usize] = true;
+    suspect[b'<' as usize] = true;
+    suspect[b'>' as usize] = true;
+    suspect[0xEF] = true;
+    suspect
+};
+
+fn push_text(text: &str, out: &mut Vec<u8>) {
+    if !text.bytes().any(|byte| SUSPECT[usize::from(byte)]) {
+        out.extend_from_slice(text.as_bytes());
+    } else if text.contains(forbidden) {
+        push_text(&text.replace(forbidden, "\u{FFFD}"), out);
+    } else {
+        out.extend_from_slice(quick_xml::escape::partial_escape(text).as_bytes());
+    }
+}
+
+/// True for what is no `Char` of XML 1.0 (production 2).
+fn forbidden(character: char) -> bool {
+    matches!(character, '\0'..='\u{8}' | '\u{B}' | '\u{C}' | '\u{E}'..='\u{1F}' | '\u{FFFE}' | '\u{FFFF}')
+}
+
+/// Appends a key as an XML name.
+fn push_key(key: &str, names: &mut String) {
+    let bytes = key.as_bytes();
+    let starts_plainly = bytes.first().is_some_and(|byte| byte.is_ascii_alphabetic() && !matches!(byte, b'x' | b'X'));
+    if starts_plainly && bytes.iter().all(u8::is_ascii_alphanumeric) {
+        names.push_str(key);
+        return;
+    }
+    if key.is_empty() {
+        names.push_str("_x_");
+        return;
+    }
+    let reserved = bytes.get(..3).is_some_and(|start| start.eq_ignore_ascii_case(b"xml"));
+    for (i, character) in key.char_indices() {
+        let fits = match character {
+            'a'..='z' | 'A'..='Z' => !(reserved && i == 0),
+            '_' => bytes.get(i + 1) != Some(&b'x'),
+            '0'..='9' | '-' | '.' => i > 0,
+            other if i == 0 => starts_name(other),
+            other => continues_name(other),
+        };
+        if fits {
+            names.push(character);
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(names, "_x{:04X}_", u32::from(character));
+        }
+    }
+}

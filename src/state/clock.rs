@@ -1,0 +1,90 @@
+//! The time. This is the only file that reads it, so that everything else can be tested at any moment.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// The system's time, or one that stands still until it is told to go on. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Clock(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    System {
+        start: Instant,
+    },
+    /// Nanoseconds of Unix time, which last until the year 2554.
+    Fixed(Arc<AtomicU64>),
+}
+
+impl Clock {
+    /// The time of the machine.
+    #[expect(clippy::disallowed_methods, reason = "this is where the time is read")]
+    pub fn system() -> Clock {
+        Clock(Source::System { start: Instant::now() })
+    }
+
+    /// A clock that stands at a moment of Unix time, in seconds.
+    pub fn fixed(unix_s: u64) -> Clock {
+        Clock(Source::Fixed(Arc::new(AtomicU64::new(nanoseconds(Duration::from_secs(unix_s))))))
+    }
+
+    /// Moves a fixed clock forward; the system's takes no orders.
+    pub fn advance(&self, by: Duration) {
+        if let Source::Fixed(now) = &self.0 {
+            now.fetch_add(nanoseconds(by), Ordering::AcqRel);
+        }
+    }
+
+    /// Whole seconds of Unix time, rounded down; zero for a machine that believes in a time before 1970.
+    pub fn unix_s(&self) -> u64 {
+        match &self.0 {
+            #[expect(clippy::disallowed_methods, reason = "this is where the time is read")]
+            Source::System { .. } => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            Source::Fixed(now) => now.load(Ordering::Acquire) / 1_000_000_000,
+        }
+    }
+}
+
+/// The monotonic time that limiters count in: it goes on evenly even when the machine's date is corrected.
+impl governor::clock::Clock for Clock {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        match &self.0 {
+            Source::System { start } => start.elapsed(),
+            Source::Fixed(now) => Duration::from_nanos(now.load(Ordering::Acquire)),
+        }
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use governor::clock::Clock as _;
+
+    use super::*;
+
+    #[test]
+    fn a_fixed_clock_moves_only_when_told_and_clones_follow() {
+        let clock = Clock::fixed(1_765_924_235);
+        let other = clock.clone();
+        assert_eq!(other.unix_s(), 1_765_924_235);
+        let before = other.now();
+        clock.advance(Duration::from_millis(2_500));
+        assert_eq!(other.unix_s(), 1_765_924_237);
+        assert_eq!(other.now() - before, Duration::from_millis(2_500));
+    }
+
+    #[test]
+    fn the_system_clock_runs() {
+        let clock = Clock::system();
+        let before = clock.now();
+        clock.advance(Duration::from_secs(1_000_000));
+        assert!(clock.unix_s() > 1_700_000_000);
+        assert!(clock.now() >= before && clock.now() < Duration::from_secs(1_000));
+    }
+}

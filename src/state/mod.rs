@@ -1,0 +1,7 @@
+//! Layer 2: what outlives a call and is shared by all of them. No HTTP.
+
+pub mod clock;
+pub mod keyring;
+pub mod limiter;
+pub mod meter;
+pub mod store;

@@ -1,0 +1,163 @@
+//! The store: accounts, keys and what has changed, in a database in the data directory.
+//!
+//! This file has what is stored and the rules for it; `sqlite.rs` has the database. Several processes may have the
+//! same data directory open: a server, and commands beside it.
+
+mod sqlite;
+
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+use crate::pure::key::{ApiKey, KeyHash};
+
+pub use sqlite::Store;
+
+/// An account, as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountRow {
+    /// The number it goes by inside.
+    pub id: i64,
+    /// Its address, in lower case; unique.
+    pub email: String,
+    /// The name of its plan.
+    pub plan: String,
+    /// Credits given once, at sign-up.
+    pub bonus_credits: u64,
+    /// When it was made; its billing months run from that day.
+    pub signed_up_unix_s: u64,
+    /// Whether its keys are refused for the time being.
+    pub suspended: bool,
+}
+
+/// A key, as stored: everything but the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRow {
+    /// The number it goes by.
+    pub id: i64,
+    /// Whose it is.
+    pub account_id: i64,
+    /// The SHA-256 of the key.
+    pub hash: KeyHash,
+    /// Its first characters.
+    pub prefix: String,
+    /// Its last four characters.
+    pub last_four: String,
+    /// What its owner calls it; may be empty.
+    pub name: String,
+    /// The restrictions on its use.
+    pub bounds: Bounds,
+    /// When it was made.
+    pub created_unix_s: u64,
+    /// From when on it is refused, if ever.
+    pub expires_unix_s: Option<u64>,
+    /// When it was revoked, if it was.
+    pub revoked_unix_s: Option<u64>,
+    /// The key that took over when it was rotated.
+    pub replaced_by: Option<i64>,
+}
+
+impl KeyRow {
+    /// Whether the key is good at this moment.
+    pub fn is_live(&self, now_unix_s: u64) -> bool {
+        self.revoked_unix_s.is_none() && self.expires_unix_s.is_none_or(|expires| now_unix_s < expires)
+    }
+}
+
+/// Where and for what a key may be used; `None` is anywhere and everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// Names of the APIs it may call.
+    pub scopes: Option<Vec<String>>,
+    /// Networks it may be used from.
+    pub networks: Option<Vec<IpNet>>,
+    /// Browser origins it may be used from, as in the `Origin` header, in lower case.
+    pub origins: Option<Vec<String>>,
+}
+
+/// A key to be stored.
+#[derive(Clone, Debug)]
+pub struct NewKey<'a> {
+    /// The key; its hash, prefix and last four characters are stored.
+    pub key: &'a ApiKey,
+    /// What its owner calls it; may be empty.
+    pub name: String,
+    /// The restrictions on its use.
+    pub bounds: Bounds,
+    /// From when on it is refused, if ever.
+    pub expires_unix_s: Option<u64>,
+}
+
+/// What has changed since a reader last looked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changes {
+    /// Where to go on from next time.
+    pub seq: i64,
+    /// The accounts to read again, keys and all; `None` when the reader is too far behind to be told.
+    pub accounts: Option<Vec<i64>>,
+}
+
+/// The longest e-mail address, in bytes (RFC 5321, section 4.5.3.1.3, less the angle brackets).
+pub const EMAIL_BYTES_MAX: usize = 254;
+/// The longest name of a key, in characters.
+pub const NAME_CHARS_MAX: usize = 100;
+/// The most scopes, networks or origins that a key can have of each.
+pub const BOUNDS_MAX: usize = 32;
+/// The longest scope or origin, in bytes.
+pub const BOUND_BYTES_MAX: usize = 255;
+/// The most keys of one account that can be good at a time.
+pub const KEYS_MAX: usize = 1_000;
+
+/// Why the store did not do as asked. The texts are meant for people.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The data directory or the database file cannot be made or opened.
+    #[error("cannot open the data directory {}: {cause}", path.display())]
+    Open {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        cause: std::io::Error,
+    },
+    /// The database was last used by a later version of the program.
+    #[error(
+        "the database in {} has version {found}, this program knows versions up to {known}: use a newer polygate",
+        path.display()
+    )]
+    TooNew {
+        /// The data directory.
+        path: PathBuf,
+        /// The version of the database.
+        found: usize,
+        /// The newest version this program knows.
+        known: usize,
+    },
+    /// An account with this address exists.
+    #[error("an account with the address {0} already exists")]
+    AccountExists(String),
+    /// No account has this address.
+    #[error("there is no account with the address {0}")]
+    NoSuchAccount(String),
+    /// What was given is no e-mail address.
+    #[error("`{0}` is no e-mail address")]
+    InvalidEmail(String),
+    /// No key goes by this number or prefix.
+    #[error("there is no key {0}")]
+    NoSuchKey(String),
+    /// Several keys begin with this.
+    #[error("several keys begin with {0}; use the number that `polygate keys list` shows")]
+    AmbiguousKey(String),
+    /// The key is not good any more, so it can be neither revoked nor rotated.
+    #[error("key {0} has been revoked or has expired")]
+    KeyNotLive(i64),
+    /// The key has been rotated already.
+    #[error("key {0} has already been replaced by key {1}")]
+    KeyReplaced(i64, i64),
+    /// Something is larger or more than is allowed.
+    #[error("{0}")]
+    TooMuch(&'static str),
+    /// The database failed.
+    #[error("the database failed: {0}")]
+    Database(#[from] rusqlite::Error),
+}

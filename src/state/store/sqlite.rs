@@ -1,0 +1,438 @@
+//! The store in SQLite.
+//!
+//! Every change is one transaction, which also appends to the change log. Writers wait for each other; readers in
+//! write-ahead mode wait for nobody.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, named_params, params};
+
+use super::{AccountRow, BOUND_BYTES_MAX, BOUNDS_MAX, Bounds, Changes, EMAIL_BYTES_MAX, KEYS_MAX, KeyRow};
+use super::{NAME_CHARS_MAX, NewKey, StoreError};
+use crate::pure::key::{self, KeyHash};
+use crate::pure::plan::Plan;
+
+/// The schema, step by step: the database's `user_version` counts the steps it has taken.
+const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_accounts_and_keys.sql")];
+
+const FILE_NAME: &str = "polygate.db";
+
+/// How long a writer waits for another process's transaction.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Rows of the change log that are kept.
+const CHANGES_KEPT: i64 = 10_000;
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+/// A connection to the database of a data directory.
+#[derive(Debug)]
+pub struct Store {
+    connection: Connection,
+    data: PathBuf,
+}
+
+impl Store {
+    /// Opens the database in a data directory, making both when they are not there, readable by their owner only.
+    pub fn open(data: &Path) -> Result<Store> {
+        let file = data.join(FILE_NAME);
+        make_private(data, &file).map_err(|cause| StoreError::Open { path: data.to_owned(), cause })?;
+        let mut connection = Connection::open(&file)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        connection.pragma_update(None, "trusted_schema", false)?;
+        migrate(&mut connection, data)?;
+        Ok(Store { connection, data: data.to_owned() })
+    }
+
+    /// Another connection to the same database.
+    pub fn reopen(&self) -> Result<Store> {
+        Store::open(&self.data)
+    }
+
+    /// Makes an account, with the bonus that its plan gives at sign-up.
+    pub fn create_account(&mut self, email: &str, plan: &Plan, now_unix_s: u64) -> Result<AccountRow> {
+        let email = checked_email(email)?;
+        let change = self.change()?;
+        if account_by_email(&change, &email)?.is_some() {
+            return Err(StoreError::AccountExists(email));
+        }
+        let account = insert_account(&change, &email, plan, now_unix_s)?;
+        change.commit()?;
+        Ok(account)
+    }
+
+    /// The account with this address, in any case of letters.
+    pub fn account_by_email(&self, email: &str) -> Result<Option<AccountRow>> {
+        account_by_email(&self.connection, &email.trim().to_lowercase())
+    }
+
+    /// The account with this address, whose absence is an error.
+    pub fn account(&self, email: &str) -> Result<AccountRow> {
+        self.account_by_email(email)?.ok_or_else(|| StoreError::NoSuchAccount(shown(email)))
+    }
+
+    /// All accounts, the oldest first.
+    pub fn list_accounts(&self) -> Result<Vec<AccountRow>> {
+        accounts(&self.connection)
+    }
+
+    /// Gives an account another plan.
+    pub fn set_plan(&mut self, email: &str, plan: &Plan, now_unix_s: u64) -> Result<AccountRow> {
+        let account = self.account(email)?;
+        let change = self.change()?;
+        change.execute("UPDATE account SET plan = ?2 WHERE id = ?1", params![account.id, plan.name])?;
+        let account = account_by_id(&change, account.id)?;
+        finish(change, account.id, "plan set", now_unix_s)?;
+        Ok(account)
+    }
+
+    /// Refuses an account's keys from now on, or lets them in again.
+    pub fn set_suspended(&mut self, email: &str, suspended: bool, now_unix_s: u64) -> Result<AccountRow> {
+        let account = self.account(email)?;
+        let change = self.change()?;
+        change.execute("UPDATE account SET suspended = ?2 WHERE id = ?1", params![account.id, suspended])?;
+        let account = account_by_id(&change, account.id)?;
+        finish(change, account.id, if suspended { "suspended" } else { "resumed" }, now_unix_s)?;
+        Ok(account)
+    }
+
+    /// Stores a key of the account with this address; where there is none, the account is made too, on the given plan.
+    pub fn create_key(
+        &mut self,
+        email: &str,
+        plan: &Plan,
+        key: &NewKey<'_>,
+        now_unix_s: u64,
+    ) -> Result<(AccountRow, KeyRow)> {
+        let email = checked_email(email)?;
+        let change = self.change()?;
+        let account = match account_by_email(&change, &email)? {
+            Some(account) => account,
+            None => insert_account(&change, &email, plan, now_unix_s)?,
+        };
+        let row = insert_key(&change, account.id, key, now_unix_s)?;
+        finish(change, account.id, "key created", now_unix_s)?;
+        Ok((account, row))
+    }
+
+    /// The keys of an account, or of all; the oldest first, with those that are revoked or expired.
+    pub fn list_keys(&self, account_id: Option<i64>) -> Result<Vec<KeyRow>> {
+        let sql = "SELECT * FROM api_key WHERE ?1 IS NULL OR account_id = ?1 ORDER BY id";
+        keys(&self.connection, sql, params![account_id])
+    }
+
+    /// The key that goes by this number, or whose prefix, as far as it is given, is this.
+    pub fn find_key(&self, which: &str) -> Result<KeyRow> {
+        let no_such_key = || StoreError::NoSuchKey(shown(which));
+        let found = if let Ok(id) = which.parse::<i64>() {
+            keys(&self.connection, "SELECT * FROM api_key WHERE id = ?1", [id])?
+        } else if which.starts_with(key::START) && which.len() > key::START.len() {
+            let sql = "SELECT * FROM api_key WHERE substr(prefix, 1, length(?1)) = ?1 LIMIT 2";
+            keys(&self.connection, sql, [which])?
+        } else {
+            return Err(no_such_key());
+        };
+        match <[KeyRow; 1]>::try_from(found) {
+            Ok([key]) => Ok(key),
+            Err(found) if found.is_empty() => Err(no_such_key()),
+            Err(_) => Err(StoreError::AmbiguousKey(shown(which))),
+        }
+    }
+
+    /// Revokes a key for good.
+    pub fn revoke_key(&mut self, id: i64, now_unix_s: u64) -> Result<KeyRow> {
+        let change = self.change()?;
+        let key = live_key(&change, id, now_unix_s)?;
+        change.execute("UPDATE api_key SET revoked_unix_s = ?2 WHERE id = ?1", params![id, now_unix_s])?;
+        let key = KeyRow { revoked_unix_s: Some(now_unix_s), ..key };
+        finish(change, key.account_id, "key revoked", now_unix_s)?;
+        Ok(key)
+    }
+
+    /// Lets another key take over from this one, which stays good for `grace_s` seconds, or less if it expires before.
+    pub fn rotate_key(
+        &mut self,
+        id: i64,
+        successor: &NewKey<'_>,
+        grace_s: u64,
+        now_unix_s: u64,
+    ) -> Result<(AccountRow, KeyRow)> {
+        let change = self.change()?;
+        let old = live_key(&change, id, now_unix_s)?;
+        if let Some(successor) = old.replaced_by {
+            return Err(StoreError::KeyReplaced(id, successor));
+        }
+        let account = account_by_id(&change, old.account_id)?;
+        let new = insert_key(&change, account.id, successor, now_unix_s)?;
+        let end_of_grace = now_unix_s.saturating_add(grace_s);
+        let expires = old.expires_unix_s.map_or(end_of_grace, |expires| expires.min(end_of_grace));
+        change.execute(
+            "UPDATE api_key SET expires_unix_s = ?2, replaced_by = ?3 WHERE id = ?1",
+            params![id, expires, new.id],
+        )?;
+        finish(change, account.id, "key rotated", now_unix_s)?;
+        Ok((account, new))
+    }
+
+    /// Everything a server needs at its start, as of one moment: where the change log stands, all accounts, and the
+    /// keys that are good at `now_unix_s`.
+    pub fn load_all(&self, now_unix_s: u64) -> Result<(i64, Vec<AccountRow>, Vec<KeyRow>)> {
+        let view = self.connection.unchecked_transaction()?;
+        let sql = "SELECT * FROM api_key WHERE revoked_unix_s IS NULL \
+                   AND (expires_unix_s IS NULL OR expires_unix_s > ?1) ORDER BY id";
+        Ok((last_seq(&view)?, accounts(&view)?, keys(&view, sql, [now_unix_s])?))
+    }
+
+    /// One account and its keys that are good at `now_unix_s`, as of one moment.
+    pub fn load_account(&self, id: i64, now_unix_s: u64) -> Result<(AccountRow, Vec<KeyRow>)> {
+        let view = self.connection.unchecked_transaction()?;
+        let sql = "SELECT * FROM api_key WHERE account_id = ?1 AND revoked_unix_s IS NULL \
+                   AND (expires_unix_s IS NULL OR expires_unix_s > ?2) ORDER BY id";
+        Ok((account_by_id(&view, id)?, keys(&view, sql, params![id, now_unix_s])?))
+    }
+
+    /// What has changed since a place in the change log.
+    pub fn changes_since(&self, seq: i64) -> Result<Changes> {
+        let view = self.connection.unchecked_transaction()?;
+        let oldest: Option<i64> = view.query_row("SELECT min(seq) FROM change_log", [], |row| row.get(0))?;
+        let accounts = if oldest.is_some_and(|oldest| seq + 1 < oldest) {
+            None
+        } else {
+            let mut statement = view.prepare_cached("SELECT DISTINCT account_id FROM change_log WHERE seq > ?1")?;
+            Some(statement.query_map([seq], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+        };
+        Ok(Changes { seq: last_seq(&view)?, accounts })
+    }
+
+    /// A number that changes whenever another connection, of whichever process, has changed the database. Costs
+    /// microseconds: meant to be asked several times a second.
+    pub fn data_version(&self) -> Result<i64> {
+        Ok(self.connection.pragma_query_value(None, "data_version", |row| row.get(0))?)
+    }
+
+    /// Immediate, so that two writers wait for each other at the start and not fail in the middle.
+    fn change(&mut self) -> Result<Transaction<'_>> {
+        Ok(self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?)
+    }
+}
+
+fn make_private(data: &Path, file: &Path) -> std::io::Result<()> {
+    let mut directory = std::fs::DirBuilder::new();
+    let mut options = std::fs::OpenOptions::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+        directory.mode(0o700);
+        options.mode(0o600);
+    }
+    directory.recursive(true).create(data)?;
+    // Made before SQLite would, which would let others read it; its side files take over this one's permissions.
+    options.create(true).append(true).open(file).map(drop)
+}
+
+fn migrate(connection: &mut Connection, data: &Path) -> Result<()> {
+    // Write-ahead mode is kept in the file; setting it takes a lock, so it is asked for first.
+    let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+    if mode != "wal" {
+        connection.pragma_update(None, "journal_mode", "wal")?;
+    }
+    if check_version(connection, data)? == MIGRATIONS.len() {
+        return Ok(());
+    }
+    let change = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another process may have got here first.
+    let done = check_version(&change, data)?;
+    for step in &MIGRATIONS[done..] {
+        change.execute_batch(step)?;
+    }
+    change.pragma_update(None, "user_version", MIGRATIONS.len())?;
+    Ok(change.commit()?)
+}
+
+fn check_version(connection: &Connection, data: &Path) -> Result<usize> {
+    let found = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = MIGRATIONS.len();
+    if found > known { Err(StoreError::TooNew { path: data.to_owned(), found, known }) } else { Ok(found) }
+}
+
+/// Notes a change and commits.
+fn finish(change: Transaction<'_>, account_id: i64, what: &str, now_unix_s: u64) -> Result<()> {
+    note(&change, account_id, what, now_unix_s)?;
+    Ok(change.commit()?)
+}
+
+/// Appends to the change log, and forgets its oldest rows.
+fn note(change: &Connection, account_id: i64, what: &str, now_unix_s: u64) -> Result<()> {
+    change.execute(
+        "INSERT INTO change_log (account_id, change, at_unix_s) VALUES (?1, ?2, ?3)",
+        params![account_id, what, now_unix_s],
+    )?;
+    change.execute("DELETE FROM change_log WHERE seq <= ?1", [change.last_insert_rowid() - CHANGES_KEPT])?;
+    Ok(())
+}
+
+fn last_seq(connection: &Connection) -> Result<i64> {
+    Ok(connection.query_row("SELECT coalesce(max(seq), 0) FROM change_log", [], |row| row.get(0))?)
+}
+
+fn insert_account(change: &Connection, email: &str, plan: &Plan, now_unix_s: u64) -> Result<AccountRow> {
+    change.execute(
+        "INSERT INTO account (email, plan, bonus_credits, signed_up_unix_s) VALUES (?1, ?2, ?3, ?4)",
+        params![email, plan.name, plan.bonus_credits, now_unix_s],
+    )?;
+    let account = account_by_id(change, change.last_insert_rowid())?;
+    note(change, account.id, "account created", now_unix_s)?;
+    Ok(account)
+}
+
+fn insert_key(change: &Connection, account_id: i64, key: &NewKey<'_>, now_unix_s: u64) -> Result<KeyRow> {
+    check_sizes(key)?;
+    let sql = "SELECT count(*) FROM api_key WHERE account_id = ?1 AND revoked_unix_s IS NULL \
+               AND (expires_unix_s IS NULL OR expires_unix_s > ?2)";
+    let live: usize = change.query_row(sql, params![account_id, now_unix_s], |row| row.get(0))?;
+    if live >= KEYS_MAX {
+        return Err(StoreError::TooMuch("the account has 1,000 keys already: revoke some"));
+    }
+    let networks = key.bounds.networks.as_ref().map(|all| all.iter().map(IpNet::to_string).collect());
+    change.execute(
+        "INSERT INTO api_key \
+            (account_id, hash, prefix, last_four, name, scopes, networks, origins, created_unix_s, expires_unix_s) \
+         VALUES \
+            (:account_id, :hash, :prefix, :last_four, :name, :scopes, :networks, :origins, :created, :expires)",
+        named_params! {
+            ":account_id": account_id,
+            ":hash": key.key.hash().0,
+            ":prefix": key.key.prefix(),
+            ":last_four": key.key.last_four(),
+            ":name": key.name,
+            ":scopes": key.bounds.scopes.as_ref().map(json),
+            ":networks": networks.as_ref().map(json),
+            ":origins": key.bounds.origins.as_ref().map(json),
+            ":created": now_unix_s,
+            ":expires": key.expires_unix_s,
+        },
+    )?;
+    key_by_id(change, change.last_insert_rowid())
+}
+
+fn check_sizes(key: &NewKey<'_>) -> Result<()> {
+    if key.name.chars().count() > NAME_CHARS_MAX || key.name.chars().any(char::is_control) {
+        return Err(StoreError::TooMuch("a key's name has at most 100 characters, and none of them controls anything"));
+    }
+    let bounds = &key.bounds;
+    let texts = [&bounds.scopes, &bounds.origins];
+    let count = |list: &Option<Vec<String>>| list.as_ref().map_or(0, Vec::len);
+    let networks = bounds.networks.as_ref().map_or(0, Vec::len);
+    if networks > BOUNDS_MAX || texts.iter().any(|list| count(list) > BOUNDS_MAX) {
+        return Err(StoreError::TooMuch("a key has at most 32 scopes, 32 networks and 32 origins"));
+    }
+    if texts.into_iter().flatten().flatten().any(|text| text.len() > BOUND_BYTES_MAX) {
+        return Err(StoreError::TooMuch("a scope or an origin has at most 255 characters"));
+    }
+    Ok(())
+}
+
+/// An address has one `@` with something on both sides, and no spaces; whether it exists, only a message can tell.
+fn checked_email(email: &str) -> Result<String> {
+    let email = email.trim().to_lowercase();
+    let well_formed = email.len() <= EMAIL_BYTES_MAX
+        && !email.chars().any(|char| char.is_whitespace() || char.is_control())
+        && email
+            .split_once('@')
+            .is_some_and(|(name, host)| !name.is_empty() && !host.is_empty() && !host.contains('@'));
+    if well_formed { Ok(email) } else { Err(StoreError::InvalidEmail(shown(&email))) }
+}
+
+/// What was typed, as far as an error repeats it: short, without control characters, and never a whole key.
+fn shown(typed: &str) -> String {
+    let text: String = typed.chars().filter(|char| !char.is_control()).collect();
+    match text.char_indices().nth(if text.starts_with(key::START) { 9 } else { 64 }) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+fn live_key(change: &Connection, id: i64, now_unix_s: u64) -> Result<KeyRow> {
+    let key = key_by_id(change, id)?;
+    if key.is_live(now_unix_s) { Ok(key) } else { Err(StoreError::KeyNotLive(id)) }
+}
+
+fn key_by_id(connection: &Connection, id: i64) -> Result<KeyRow> {
+    let mut found = keys(connection, "SELECT * FROM api_key WHERE id = ?1", [id])?;
+    found.pop().ok_or_else(|| StoreError::NoSuchKey(id.to_string()))
+}
+
+fn keys(connection: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<Vec<KeyRow>> {
+    let mut statement = connection.prepare_cached(sql)?;
+    Ok(statement.query_map(params, key_of_row)?.collect::<rusqlite::Result<_>>()?)
+}
+
+fn accounts(connection: &Connection) -> Result<Vec<AccountRow>> {
+    let mut statement = connection.prepare_cached("SELECT * FROM account ORDER BY id")?;
+    Ok(statement.query_map([], account_of_row)?.collect::<rusqlite::Result<_>>()?)
+}
+
+fn account_by_email(connection: &Connection, email: &str) -> Result<Option<AccountRow>> {
+    Ok(connection.query_row("SELECT * FROM account WHERE email = ?1", [email], account_of_row).optional()?)
+}
+
+fn account_by_id(connection: &Connection, id: i64) -> Result<AccountRow> {
+    Ok(connection.query_row("SELECT * FROM account WHERE id = ?1", [id], account_of_row)?)
+}
+
+fn account_of_row(row: &Row<'_>) -> rusqlite::Result<AccountRow> {
+    Ok(AccountRow {
+        id: row.get("id")?,
+        email: row.get("email")?,
+        plan: row.get("plan")?,
+        bonus_credits: row.get("bonus_credits")?,
+        signed_up_unix_s: row.get("signed_up_unix_s")?,
+        suspended: row.get("suspended")?,
+    })
+}
+
+fn key_of_row(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
+    Ok(KeyRow {
+        id: row.get("id")?,
+        account_id: row.get("account_id")?,
+        hash: KeyHash(row.get("hash")?),
+        prefix: row.get("prefix")?,
+        last_four: row.get("last_four")?,
+        name: row.get("name")?,
+        bounds: Bounds {
+            scopes: list(row, "scopes")?,
+            networks: list(row, "networks")?,
+            origins: list(row, "origins")?,
+        },
+        created_unix_s: row.get("created_unix_s")?,
+        expires_unix_s: row.get("expires_unix_s")?,
+        revoked_unix_s: row.get("revoked_unix_s")?,
+        replaced_by: row.get("replaced_by")?,
+    })
+}
+
+fn json(list: &Vec<String>) -> String {
+    serde_json::Value::from(list.clone()).to_string()
+}
+
+/// Reads a JSON array of text back. A row that cannot be read is an error, never "no restriction".
+fn list<T: std::str::FromStr>(row: &Row<'_>, column: &'static str) -> rusqlite::Result<Option<Vec<T>>>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let Some(text) = row.get::<_, Option<String>>(column)? else { return Ok(None) };
+    let wrong = |error: Box<dyn std::error::Error + Send + Sync>| {
+        rusqlite::Error::FromSqlConversionFailure(0, Type::Text, error)
+    };
+    let items: Vec<String> = serde_json::from_str(&text).map_err(|error| wrong(error.into()))?;
+    let parsed: rusqlite::Result<_> =
+        items.iter().map(|item| item.parse().map_err(|error: T::Err| wrong(error.into()))).collect();
+    parsed.map(Some)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,3 @@
+//! Tests of the whole, in one program: a file a feature.
+
+mod layers;
