@@ -1,10 +1,12 @@
-"""What schemathesis does not know by itself: that answers come in several formats, how CSV is read, what XML cannot say."""
+"""What schemathesis does not know: that answers come in several formats, how CSV is read, what XML cannot say."""
 
 import itertools
 
 import schemathesis
 
-ACCEPT = itertools.cycle(["application/json", "application/xml", "application/yaml", "text/csv"])
+ACCEPT = itertools.cycle(
+    ["application/json", "application/xml", "text/xml", "application/yaml", "text/csv", "application/problem+json"]
+)
 
 
 @schemathesis.hook
