@@ -1,3 +1,7 @@
-//! The `polygate` program.
+//! The program: arguments in, exit code out.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    polygate::edge::cli::run(std::env::args_os())
+}

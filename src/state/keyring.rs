@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 
+use crate::pure::bounds::Bounds;
 use crate::pure::key::KeyHash;
 use crate::pure::plan::Plan;
 use crate::state::clock::Clock;
 use crate::state::limiter::Limiter;
 use crate::state::meter::Balance;
-use crate::state::store::{AccountRow, Bounds, KeyRow, Store, StoreError};
+use crate::state::store::{AccountRow, KeyRow, Store, StoreError};
 
 /// What is known of a key.
 #[derive(Debug)]
@@ -344,7 +345,7 @@ mod tests {
         }
 
         fn add(&mut self, key: &ApiKey) -> i64 {
-            self.other.create_key("a@example.org", &plans()[0], &new(key), NOW).unwrap().1.id
+            self.other.create_key("a@example.org", &plans()[0], &new(key), NOW).unwrap().0.id
         }
 
         fn find(&self, key: &ApiKey) -> Option<Arc<Entry>> {
@@ -415,7 +416,7 @@ mod tests {
         let first = bench.add(&keys[0]);
         bench.refresh();
         let limiter = bench.find(&keys[0]).unwrap().limiter.clone().unwrap();
-        let second = bench.other.rotate_key(first, &new(&keys[1]), 60, NOW).unwrap().1.id;
+        let second = bench.other.rotate_key(first, &new(&keys[1]), 60, NOW).unwrap().0.id;
         bench.refresh();
         bench.other.rotate_key(second, &new(&keys[2]), 120, NOW).unwrap();
         bench.refresh();

@@ -1,3 +1,4 @@
 //! Tests of the whole, in one program: a file a feature.
 
+mod keys;
 mod layers;

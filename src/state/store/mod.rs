@@ -7,8 +7,7 @@ mod sqlite;
 
 use std::path::PathBuf;
 
-use ipnet::IpNet;
-
+use crate::pure::bounds::Bounds;
 use crate::pure::key::{ApiKey, KeyHash};
 
 pub use sqlite::Store;
@@ -62,17 +61,6 @@ impl KeyRow {
     pub fn is_live(&self, now_unix_s: u64) -> bool {
         self.revoked_unix_s.is_none() && self.expires_unix_s.is_none_or(|expires| now_unix_s < expires)
     }
-}
-
-/// Where and for what a key may be used; `None` is anywhere and everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Bounds {
-    /// Names of the APIs it may call.
-    pub scopes: Option<Vec<String>>,
-    /// Networks it may be used from.
-    pub networks: Option<Vec<IpNet>>,
-    /// Browser origins it may be used from, as in the `Origin` header, in lower case.
-    pub origins: Option<Vec<String>>,
 }
 
 /// A key to be stored.

@@ -3,15 +3,16 @@
 //! Every change is one transaction, which also appends to the change log. Writers wait for each other; readers in
 //! write-ahead mode wait for nobody.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, named_params, params};
 
-use super::{AccountRow, BOUND_BYTES_MAX, BOUNDS_MAX, Bounds, Changes, EMAIL_BYTES_MAX, KEYS_MAX, KeyRow};
+use super::{AccountRow, BOUND_BYTES_MAX, BOUNDS_MAX, Changes, EMAIL_BYTES_MAX, KEYS_MAX, KeyRow};
 use super::{NAME_CHARS_MAX, NewKey, StoreError};
+use crate::pure::bounds::Bounds;
 use crate::pure::key::{self, KeyHash};
 use crate::pure::plan::Plan;
 
@@ -32,7 +33,6 @@ type Result<T> = std::result::Result<T, StoreError>;
 #[derive(Debug)]
 pub struct Store {
     connection: Connection,
-    data: PathBuf,
 }
 
 impl Store {
@@ -45,12 +45,14 @@ impl Store {
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "trusted_schema", false)?;
         migrate(&mut connection, data)?;
-        Ok(Store { connection, data: data.to_owned() })
+        Ok(Store { connection })
     }
 
-    /// Another connection to the same database.
-    pub fn reopen(&self) -> Result<Store> {
-        Store::open(&self.data)
+    /// Opens a database that must be there already: a directory named by mistake is not made into a new one.
+    pub fn open_existing(data: &Path) -> Result<Store> {
+        let cannot = |cause| StoreError::Open { path: data.to_owned(), cause };
+        std::fs::metadata(data.join(FILE_NAME)).map_err(cannot)?;
+        Store::open(data)
     }
 
     /// Makes an account, with the bonus that its plan gives at sign-up.
@@ -107,7 +109,7 @@ impl Store {
         plan: &Plan,
         key: &NewKey<'_>,
         now_unix_s: u64,
-    ) -> Result<(AccountRow, KeyRow)> {
+    ) -> Result<(KeyRow, AccountRow)> {
         let email = checked_email(email)?;
         let change = self.change()?;
         let account = match account_by_email(&change, &email)? {
@@ -116,7 +118,7 @@ impl Store {
         };
         let row = insert_key(&change, account.id, key, now_unix_s)?;
         finish(change, account.id, "key created", now_unix_s)?;
-        Ok((account, row))
+        Ok((row, account))
     }
 
     /// The keys of an account, or of all; the oldest first, with those that are revoked or expired.
@@ -144,13 +146,14 @@ impl Store {
     }
 
     /// Revokes a key for good.
-    pub fn revoke_key(&mut self, id: i64, now_unix_s: u64) -> Result<KeyRow> {
+    pub fn revoke_key(&mut self, id: i64, now_unix_s: u64) -> Result<(KeyRow, AccountRow)> {
         let change = self.change()?;
         let key = live_key(&change, id, now_unix_s)?;
         change.execute("UPDATE api_key SET revoked_unix_s = ?2 WHERE id = ?1", params![id, now_unix_s])?;
         let key = KeyRow { revoked_unix_s: Some(now_unix_s), ..key };
-        finish(change, key.account_id, "key revoked", now_unix_s)?;
-        Ok(key)
+        let account = account_by_id(&change, key.account_id)?;
+        finish(change, account.id, "key revoked", now_unix_s)?;
+        Ok((key, account))
     }
 
     /// Lets another key take over from this one, which stays good for `grace_s` seconds, or less if it expires before.
@@ -160,7 +163,7 @@ impl Store {
         successor: &NewKey<'_>,
         grace_s: u64,
         now_unix_s: u64,
-    ) -> Result<(AccountRow, KeyRow)> {
+    ) -> Result<(KeyRow, AccountRow)> {
         let change = self.change()?;
         let old = live_key(&change, id, now_unix_s)?;
         if let Some(successor) = old.replaced_by {
@@ -175,7 +178,7 @@ impl Store {
             params![id, expires, new.id],
         )?;
         finish(change, account.id, "key rotated", now_unix_s)?;
-        Ok((account, new))
+        Ok((new, account))
     }
 
     /// Everything a server needs at its start, as of one moment: where the change log stands, all accounts, and the
@@ -297,7 +300,7 @@ fn insert_key(change: &Connection, account_id: i64, key: &NewKey<'_>, now_unix_s
     if live >= KEYS_MAX {
         return Err(StoreError::TooMuch("the account has 1,000 keys already: revoke some"));
     }
-    let networks = key.bounds.networks.as_ref().map(|all| all.iter().map(IpNet::to_string).collect());
+    let networks: Option<Vec<_>> = key.bounds.networks.as_ref().map(|all| all.iter().map(IpNet::to_string).collect());
     change.execute(
         "INSERT INTO api_key \
             (account_id, hash, prefix, last_four, name, scopes, networks, origins, created_unix_s, expires_unix_s) \
@@ -309,9 +312,9 @@ fn insert_key(change: &Connection, account_id: i64, key: &NewKey<'_>, now_unix_s
             ":prefix": key.key.prefix(),
             ":last_four": key.key.last_four(),
             ":name": key.name,
-            ":scopes": key.bounds.scopes.as_ref().map(json),
-            ":networks": networks.as_ref().map(json),
-            ":origins": key.bounds.origins.as_ref().map(json),
+            ":scopes": key.bounds.scopes.as_deref().map(json),
+            ":networks": networks.as_deref().map(json),
+            ":origins": key.bounds.origins.as_deref().map(json),
             ":created": now_unix_s,
             ":expires": key.expires_unix_s,
         },
@@ -415,8 +418,8 @@ fn key_of_row(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
     })
 }
 
-fn json(list: &Vec<String>) -> String {
-    serde_json::Value::from(list.clone()).to_string()
+fn json(list: &[String]) -> String {
+    serde_json::Value::from(list).to_string()
 }
 
 /// Reads a JSON array of text back. A row that cannot be read is an error, never "no restriction".

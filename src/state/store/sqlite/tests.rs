@@ -87,7 +87,7 @@ fn a_key_comes_back_as_it_was_stored() {
         expires_unix_s: Some(NOW + 60),
         ..new(&key)
     };
-    let (_, made) = store.create_key(EMAIL, &plan("free"), &new, NOW).unwrap();
+    let (made, _) = store.create_key(EMAIL, &plan("free"), &new, NOW).unwrap();
     assert_eq!((&made.name, &made.bounds, made.expires_unix_s), (&new.name, &new.bounds, new.expires_unix_s));
     assert_eq!((made.prefix.as_str(), made.last_four.as_str()), (key.prefix(), key.last_four()));
     assert_eq!((made.hash, made.created_unix_s), (key.hash(), NOW));
@@ -122,16 +122,16 @@ fn keys_are_named_by_number_or_prefix_and_errors_never_repeat_one() {
 fn a_key_is_revoked_and_rotated_once() {
     let (_directory, mut store, _) = with_account();
     let keys = [key(), key(), key()];
-    let (_, first) = store
+    let (first, _) = store
         .create_key(EMAIL, &plan("free"), &NewKey { expires_unix_s: Some(NOW + 50), ..new(&keys[0]) }, NOW)
         .unwrap();
-    let (_, second) = store.rotate_key(first.id, &new(&keys[1]), 60, NOW).unwrap();
+    let (second, _) = store.rotate_key(first.id, &new(&keys[1]), 60, NOW).unwrap();
     let old = store.find_key("1").unwrap();
     // Grace makes no key live longer than it would have.
     assert_eq!((old.expires_unix_s, old.replaced_by), (Some(NOW + 50), Some(second.id)));
     let error = store.rotate_key(first.id, &new(&keys[2]), 60, NOW).unwrap_err();
     assert_eq!(error.to_string(), "key 1 has already been replaced by key 2");
-    let revoked = store.revoke_key(second.id, NOW + 1).unwrap();
+    let (revoked, _) = store.revoke_key(second.id, NOW + 1).unwrap();
     assert_eq!(store.find_key("2").unwrap(), revoked);
     for error in [store.revoke_key(2, NOW).unwrap_err(), store.rotate_key(1, &new(&keys[2]), 0, NOW + 50).unwrap_err()]
     {
@@ -197,8 +197,8 @@ fn the_change_log_names_what_to_read_again_and_stays_short() {
 
 #[test]
 fn other_connections_changes_show_in_the_data_version() {
-    let (_directory, mut store, _) = with_account();
-    let reader = store.reopen().unwrap();
+    let (directory, mut store, _) = with_account();
+    let reader = Store::open(&directory.path().join("data")).unwrap();
     let before = reader.data_version().unwrap();
     assert_eq!(reader.data_version().unwrap(), before);
     store.set_suspended("a@example.org", true, NOW).unwrap();

@@ -1,0 +1,343 @@
+//! The command line: what can be typed, and what is printed for it.
+//!
+//! Results go to standard output, errors to standard error. The exit code is 0 when all is well, 1 when something
+//! failed, and 2 when what was typed makes no sense.
+
+mod show;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use ipnet::IpNet;
+
+use crate::accounts::{self, AccountsError, Expiry, KeyRequest};
+use crate::config::{self, Config, ConfigErrors};
+use crate::pure::bounds::{self, Bounds};
+use crate::state::clock::Clock;
+use crate::state::store::{Store, StoreError};
+
+/// A multi-format, content-negotiating API gateway: keys, limits and credits in front of any API, answered as JSON,
+/// XML, YAML or CSV.
+#[derive(Debug, Parser)]
+#[command(name = "polygate", version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    /// Configuration file [default: the file that POLYGATE_CONFIG names, or built-in values].
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Data directory [default: as configured, polygate-data].
+    #[arg(long, global = true, value_name = "DIR")]
+    data: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Answer calls until told to stop. The first start makes an account and a key, and prints the key.
+    Serve {
+        /// Address and port to listen on [default: as configured, 127.0.0.1:8080].
+        #[arg(long, value_name = "ADDR")]
+        listen: Option<SocketAddr>,
+    },
+    /// Make, list, revoke and rotate API keys. Running servers follow within a second.
+    #[command(subcommand, arg_required_else_help = true)]
+    Keys(KeysCommand),
+    /// Make, list and change accounts. Running servers follow within a second.
+    #[command(subcommand, arg_required_else_help = true)]
+    Accounts(AccountsCommand),
+    /// Show the plans of the configuration.
+    #[command(subcommand, arg_required_else_help = true)]
+    Plans(PlansCommand),
+    /// Show or check the configuration.
+    #[command(subcommand, arg_required_else_help = true)]
+    Config(ConfigCommand),
+    /// Print a completion script: for bash, `polygate completions bash > /etc/bash_completion.d/polygate`.
+    Completions {
+        /// The shell it is for.
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysCommand {
+    /// Make a key and print it. It is shown this once: only its hash is stored.
+    Create {
+        /// Address of the account the key is for, which is made when there is none [default: admin@localhost].
+        #[arg(long, value_name = "EMAIL")]
+        account: Option<String>,
+        /// Plan of an account that is made [default: as configured, free].
+        #[arg(long, value_name = "NAME")]
+        plan: Option<String>,
+        /// What to call the key.
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+        name: String,
+        /// When the key expires: 12h, 30d, 2026-12-31, 2026-12-31T18:00:00Z [default: never].
+        #[arg(long, value_name = "WHEN")]
+        expires: Option<Expiry>,
+        /// An API the key may call; repeat for more [default: all].
+        #[arg(long = "scope", value_name = "API", value_parser = bounds::parse_scope)]
+        scopes: Vec<String>,
+        /// A network the key may be used from; repeat for more [default: all].
+        #[arg(long = "network", value_name = "CIDR", value_parser = bounds::parse_network)]
+        networks: Vec<IpNet>,
+        /// A browser origin the key may be used from; repeat for more [default: all].
+        #[arg(long = "origin", value_name = "ORIGIN", value_parser = bounds::parse_origin)]
+        origins: Vec<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// List keys, those that are no longer good included.
+    List {
+        /// Only those of the account with this address.
+        #[arg(long, value_name = "EMAIL")]
+        account: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Refuse a key from now on, for good.
+    Revoke {
+        /// The key's number, or its first characters.
+        #[arg(value_name = "KEY")]
+        which: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Make a key that takes over from another, and print it. The old one stays good for a while.
+    Rotate {
+        /// The old key's number, or its first characters.
+        #[arg(value_name = "KEY")]
+        which: String,
+        /// How long the old key stays good [default: 24h].
+        #[arg(long, value_name = "TIME", value_parser = accounts::parse_duration)]
+        grace: Option<u64>,
+        /// When the new key expires [default: when the old one would have].
+        #[arg(long, value_name = "WHEN")]
+        expires: Option<Expiry>,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum AccountsCommand {
+    /// Make an account.
+    Create {
+        /// Its address.
+        email: String,
+        /// Its plan [default: as configured, free].
+        #[arg(long, value_name = "NAME")]
+        plan: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// List all accounts.
+    List {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Put an account on another plan.
+    SetPlan {
+        /// Its address.
+        email: String,
+        /// The plan.
+        plan: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Refuse an account's keys until it is resumed.
+    Suspend {
+        /// Its address.
+        email: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Let a suspended account's keys in again.
+    Resume {
+        /// Its address.
+        email: String,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum PlansCommand {
+    /// List all plans.
+    List {
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print the default configuration with a comment for every key, to start a file from.
+    Print,
+    /// Read the configuration and name every mistake in it.
+    Check,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+struct Output {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    #[error(transparent)]
+    Accounts(#[from] AccountsError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// Does what the arguments say, and tells how it went.
+pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too, to standard output and with code 0.
+            let printed = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { printed.is_err().into() });
+        }
+    };
+    match execute(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            print_error(&format!("polygate: {failure}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(cli: Cli) -> Result<(), Failure> {
+    let load = || load(cli.config, cli.data);
+    let text = match cli.command {
+        Command::Serve { listen } => {
+            let config = load()?;
+            return serve(Config { listen: listen.unwrap_or(config.listen), ..config });
+        }
+        Command::Keys(command) => keys(&load()?, command)?,
+        Command::Accounts(command) => accounts(&load()?, command)?,
+        Command::Plans(PlansCommand::List { output }) => show::plans(&load()?, output.json),
+        Command::Config(ConfigCommand::Print) => config::DEFAULT_YAML.to_owned(),
+        Command::Config(ConfigCommand::Check) => {
+            load()?;
+            "The configuration has no mistakes.\n".to_owned()
+        }
+        Command::Completions { shell } => completions(shell),
+    };
+    Ok(print(&text)?)
+}
+
+/// The configuration: file, environment, and over both the options that every command has.
+#[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
+fn load(file: Option<PathBuf>, data: Option<PathBuf>) -> Result<Config, ConfigErrors> {
+    let file = file.or_else(|| std::env::var_os("POLYGATE_CONFIG").filter(|name| !name.is_empty()).map(PathBuf::from));
+    // What is not Unicode becomes something no key or value looks like, and is reported as a mistake.
+    let text = |text: OsString| text.to_string_lossy().into_owned();
+    let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
+    let config = Config::load(file.as_deref(), environment)?;
+    Ok(Config { data: data.unwrap_or(config.data), ..config })
+}
+
+fn serve(config: Config) -> Result<(), Failure> {
+    let mut store = Store::open(&config.data)?;
+    let clock = Clock::system();
+    let first = accounts::first_start(&mut store, &config, clock.unix_s())?;
+    let announce = |address: SocketAddr| {
+        // A server whose output nobody reads serves all the same.
+        let _ = print(&show::welcome(address, first.as_ref()));
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    Ok(runtime.block_on(crate::serve(config, store, clock, announce))?)
+}
+
+fn keys(config: &Config, command: KeysCommand) -> Result<String, Failure> {
+    let now_unix_s = Clock::system().unix_s();
+    let existing = || Store::open_existing(&config.data);
+    Ok(match command {
+        KeysCommand::Create { account, plan, name, expires, scopes, networks, origins, output } => {
+            let bounds = Bounds { scopes: some(scopes), networks: some(networks), origins: some(origins) };
+            let request = KeyRequest { account, plan, name, expires, bounds };
+            let mut store = Store::open(&config.data)?;
+            show::created(&accounts::create_key(&mut store, config, request, now_unix_s)?, output.json)
+        }
+        KeysCommand::List { account, output } => {
+            show::keys(&accounts::list_keys(&existing()?, account.as_deref())?, now_unix_s, output.json)
+        }
+        KeysCommand::Revoke { which, output } => {
+            let (key, account) = accounts::revoke_key(&mut existing()?, &which, now_unix_s)?;
+            show::revoked(&key, &account, output.json)
+        }
+        KeysCommand::Rotate { which, grace, expires, output } => {
+            let grace_s = grace.unwrap_or(accounts::DEFAULT_GRACE_S);
+            show::created(&accounts::rotate_key(&mut existing()?, &which, grace_s, expires, now_unix_s)?, output.json)
+        }
+    })
+}
+
+fn accounts(config: &Config, command: AccountsCommand) -> Result<String, Failure> {
+    let now_unix_s = Clock::system().unix_s();
+    let existing = || Store::open_existing(&config.data);
+    let (account, output) = match command {
+        AccountsCommand::List { output } => return Ok(show::accounts(&existing()?.list_accounts()?, output.json)),
+        AccountsCommand::Create { email, plan, output } => {
+            let mut store = Store::open(&config.data)?;
+            (accounts::create_account(&mut store, config, &email, plan.as_deref(), now_unix_s)?, output)
+        }
+        AccountsCommand::SetPlan { email, plan, output } => {
+            (accounts::set_plan(&mut existing()?, config, &email, &plan, now_unix_s)?, output)
+        }
+        AccountsCommand::Suspend { email, output } => (existing()?.set_suspended(&email, true, now_unix_s)?, output),
+        AccountsCommand::Resume { email, output } => (existing()?.set_suspended(&email, false, now_unix_s)?, output),
+    };
+    Ok(show::account(&account, output.json))
+}
+
+fn completions(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "polygate", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
+}
+
+/// An option that was not given restricts nothing.
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is where results are printed")]
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is where errors are printed")]
+fn print_error(text: &str) {
+    // When even that fails, the exit code has to do.
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

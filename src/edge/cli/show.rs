@@ -1,0 +1,268 @@
+//! What the commands print: aligned tables for people, JSON for programs. Keys are shown by their first and last
+//! characters, save in the one answer to the command that made them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ipnet::IpNet;
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::accounts::CreatedKey;
+use crate::config::Config;
+use crate::state::store::{AccountRow, KeyRow};
+
+/// The bare key and nothing else, so that scripts can take it as it is; as JSON, with all that is known of it.
+pub(super) fn created(created: &CreatedKey, as_json: bool) -> String {
+    if as_json {
+        json(&Key::new(&created.row, &created.account, Some(created.key.as_str())))
+    } else {
+        format!("{}\n", created.key.as_str())
+    }
+}
+
+/// What a server says once it listens, and the first key with a call to try it.
+pub(super) fn welcome(address: SocketAddr, first: Option<&CreatedKey>) -> String {
+    let url = format!("http://{}", reachable(address));
+    let mut text = format!("Polygate listens on {url}\n");
+    if let Some(CreatedKey { key, account, .. }) = first {
+        let (key, email) = (key.as_str(), &account.email);
+        text += &format!(
+            "\nThis is the first start: account {email} and its first key have been made.\n\
+             The key is shown this once, only its hash is stored:\n\n  {key}\n\n\
+             Try it:\n\n  curl -H 'X-API-Key: {key}' -H 'Content-Type: application/json' \
+             -d '{{\"secret\":\"JBSWY3DPEHPK3PXP\"}}' {url}/v1/totpgenerator\n\n"
+        );
+    }
+    text
+}
+
+pub(super) fn keys(keys: &[(KeyRow, AccountRow)], now_unix_s: u64, as_json: bool) -> String {
+    if as_json {
+        return json(&keys.iter().map(|(key, account)| Key::new(key, account, None)).collect::<Vec<_>>());
+    }
+    let row = |(key, account): &(KeyRow, AccountRow)| {
+        let state = match (key.revoked_unix_s, key.replaced_by) {
+            (Some(_), _) => "revoked".to_owned(),
+            _ if !key.is_live(now_unix_s) => "expired".to_owned(),
+            (None, Some(successor)) => format!("replaced by {successor}"),
+            (None, None) => "good".to_owned(),
+        };
+        [
+            key.id.to_string(),
+            short(key),
+            account.email.clone(),
+            state,
+            key.expires_unix_s.map_or("never".to_owned(), moment),
+            key.name.clone(),
+            bounds(key),
+        ]
+    };
+    table(["ID", "KEY", "ACCOUNT", "STATE", "EXPIRES", "NAME", "BOUND TO"], keys.iter().map(row))
+}
+
+pub(super) fn revoked(key: &KeyRow, account: &AccountRow, as_json: bool) -> String {
+    if as_json {
+        json(&Key::new(key, account, None))
+    } else {
+        format!("Key {} ({}) of {} is revoked.\n", key.id, short(key), account.email)
+    }
+}
+
+pub(super) fn account(account: &AccountRow, as_json: bool) -> String {
+    if as_json {
+        json(&Account::from(account))
+    } else {
+        let state = if account.suspended { ", suspended" } else { "" };
+        format!("Account {} is on plan {}{state}.\n", account.email, account.plan)
+    }
+}
+
+pub(super) fn accounts(accounts: &[AccountRow], as_json: bool) -> String {
+    if as_json {
+        return json(&accounts.iter().map(Account::from).collect::<Vec<_>>());
+    }
+    let row = |account: &AccountRow| {
+        [
+            account.id.to_string(),
+            account.email.clone(),
+            account.plan.clone(),
+            if account.suspended { "suspended" } else { "good" }.to_owned(),
+            moment(account.signed_up_unix_s),
+        ]
+    };
+    table(["ID", "EMAIL", "PLAN", "STATE", "SIGNED UP"], accounts.iter().map(row))
+}
+
+pub(super) fn plans(config: &Config, as_json: bool) -> String {
+    let plans = config.plans.iter().map(|plan| Plan {
+        name: &plan.name,
+        credits_a_month: plan.credits_a_month,
+        bonus_credits: plan.bonus_credits,
+        requests_a_minute: plan.rate.map(|rate| rate.requests_a_minute.get()),
+        burst: plan.rate.map(|rate| rate.burst.get()),
+        default: plan.name == config.default_plan.name,
+    });
+    if as_json {
+        return json(&plans.collect::<Vec<_>>());
+    }
+    let row = |plan: Plan<'_>| {
+        [
+            plan.name.to_owned(),
+            plan.credits_a_month.to_string(),
+            plan.bonus_credits.to_string(),
+            plan.requests_a_minute.map_or("unthrottled".to_owned(), |number| number.to_string()),
+            plan.burst.map_or("-".to_owned(), |number| number.to_string()),
+            if plan.default { "new accounts" } else { "" }.to_owned(),
+        ]
+    };
+    table(["NAME", "CREDITS A MONTH", "BONUS", "REQUESTS A MINUTE", "BURST", "DEFAULT OF"], plans.map(row))
+}
+
+/// A key as JSON. `key` is there in the answer to the command that made it, and nowhere else.
+#[derive(Serialize)]
+struct Key<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    id: i64,
+    account: &'a str,
+    plan: &'a str,
+    prefix: &'a str,
+    last_four: &'a str,
+    name: &'a str,
+    scopes: Option<&'a [String]>,
+    networks: Option<Vec<String>>,
+    origins: Option<&'a [String]>,
+    created_at: String,
+    expires_at: Option<String>,
+    revoked_at: Option<String>,
+    replaced_by: Option<i64>,
+}
+
+impl<'a> Key<'a> {
+    fn new(row: &'a KeyRow, account: &'a AccountRow, key: Option<&'a str>) -> Key<'a> {
+        Key {
+            key,
+            id: row.id,
+            account: &account.email,
+            plan: &account.plan,
+            prefix: &row.prefix,
+            last_four: &row.last_four,
+            name: &row.name,
+            scopes: row.bounds.scopes.as_deref(),
+            networks: row.bounds.networks.as_ref().map(|all| all.iter().map(IpNet::to_string).collect()),
+            origins: row.bounds.origins.as_deref(),
+            created_at: moment(row.created_unix_s),
+            expires_at: row.expires_unix_s.map(moment),
+            revoked_at: row.revoked_unix_s.map(moment),
+            replaced_by: row.replaced_by,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Account<'a> {
+    id: i64,
+    email: &'a str,
+    plan: &'a str,
+    bonus_credits: u64,
+    signed_up_at: String,
+    suspended: bool,
+}
+
+impl<'a> From<&'a AccountRow> for Account<'a> {
+    fn from(row: &'a AccountRow) -> Account<'a> {
+        Account {
+            id: row.id,
+            email: &row.email,
+            plan: &row.plan,
+            bonus_credits: row.bonus_credits,
+            signed_up_at: moment(row.signed_up_unix_s),
+            suspended: row.suspended,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Plan<'a> {
+    name: &'a str,
+    credits_a_month: u64,
+    bonus_credits: u64,
+    requests_a_minute: Option<u32>,
+    burst: Option<u32>,
+    default: bool,
+}
+
+fn json(value: &impl Serialize) -> String {
+    let text = serde_json::to_string_pretty(value).expect("text, numbers and lists of them are JSON");
+    format!("{text}\n")
+}
+
+fn short(key: &KeyRow) -> String {
+    format!("{}…{}", key.prefix, key.last_four)
+}
+
+fn bounds(key: &KeyRow) -> String {
+    let bounds = &key.bounds;
+    let networks = bounds.networks.iter().flatten().map(IpNet::to_string);
+    let all: Vec<String> =
+        [&bounds.scopes, &bounds.origins].into_iter().flatten().flatten().cloned().chain(networks).collect();
+    all.join(" ")
+}
+
+/// RFC 3339, UTC. Moments beyond the year 9999 have no such form.
+fn moment(unix_s: u64) -> String {
+    let moment = i64::try_from(unix_s).ok().and_then(|unix_s| OffsetDateTime::from_unix_timestamp(unix_s).ok());
+    moment.and_then(|moment| moment.format(&Rfc3339).ok()).unwrap_or_else(|| "after the year 9999".to_owned())
+}
+
+/// An address to call a listener at: one that listens everywhere is called on this machine.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
+}
+
+/// Columns as wide as their widest cell, two spaces apart.
+fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut text = String::new();
+    for row in &rows {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        text += cells.join("  ").trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_line_up() {
+        let rows = [["1", "ä", ""], ["22", "bb", "c"]].map(|row| row.map(str::to_owned));
+        assert_eq!(table(["A", "BBB", "C"], rows.into_iter()), "A   BBB  C\n1   ä\n22  bb   c\n");
+    }
+
+    #[test]
+    fn moments_are_rfc_3339_at_any_number() {
+        assert_eq!(moment(1_765_924_235), "2025-12-16T22:30:35Z");
+        assert_eq!(moment(0), "1970-01-01T00:00:00Z");
+        assert_eq!(moment(u64::MAX), "after the year 9999");
+    }
+
+    #[test]
+    fn a_listener_everywhere_is_called_here() {
+        for (listens, called) in
+            [("0.0.0.0:8080", "127.0.0.1:8080"), ("[::]:80", "[::1]:80"), ("192.0.2.1:1", "192.0.2.1:1")]
+        {
+            assert_eq!(reachable(listens.parse().unwrap()).to_string(), called);
+        }
+    }
+}

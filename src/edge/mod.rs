@@ -1,0 +1,3 @@
+//! Layer 5: protocols. How the world reaches what the layers below do.
+
+pub mod cli;
