@@ -1,24 +1,59 @@
 //! Polygate: a multi-format, content-negotiating API gateway.
+//!
+//! The map, from the inside out; imports point upwards only.
+//!
+//! - [`pure`]: values and functions. One-time passwords, request input, negotiation, formats, envelopes, faults.
+//! - [`state`]: what outlives a call. The clock, keys and accounts, limits, credits, the database.
+//! - [`service`]: what a call reaches, and the catalog of paths that lead there.
+//! - [`gateway`]: the life of a call, one function per step.
+//! - [`accounts`]: what is done about accounts and keys.
+//! - [`edge`]: protocols. HTTP, with [`edge::http::chain`] where the order of the steps is decided, and the command line.
+//! - [`config`]: what an operator can set.
 
 pub mod accounts;
 pub mod config;
 pub mod edge;
+pub mod gateway;
 pub mod pure;
+pub mod service;
 pub mod state;
 
-use std::net::SocketAddr;
+use std::future::Future;
+use std::net::TcpListener;
+use std::sync::Arc;
 
-use config::Config;
-use state::clock::Clock;
-use state::store::Store;
+use crate::config::Config;
+use crate::gateway::Gateway;
+use crate::state::clock::Clock;
+use crate::state::keyring::{self, Keyring, KeyringError};
+use crate::state::store::Store;
 
-/// Placeholder for the server, which another branch brings; binds, announces and returns.
-pub async fn serve(
+/// Why serving ended, or never began.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The keys cannot be read.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// The system refused a thread, or the listener failed.
+    #[error("cannot serve: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// Serves `listener` until `shutdown` resolves and calls under way have finished. Blocks the calling thread.
+///
+/// The listener is bound outside, so that a port of 0 can be asked what it became. `report` is told of trouble with the
+/// store while serving goes on.
+pub fn run(
     config: Config,
-    _store: Store,
-    _clock: Clock,
-    announce: impl FnOnce(SocketAddr),
-) -> std::io::Result<()> {
-    announce(std::net::TcpListener::bind(config.listen)?.local_addr()?);
-    Ok(())
+    store: Store,
+    clock: Clock,
+    listener: TcpListener,
+    report: impl Fn(&KeyringError) + Send + 'static,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    let keyring = Arc::new(Keyring::load(&store, &config.plans, clock.clone())?);
+    let _watch = keyring::watch(keyring.clone(), store, report)?;
+    let gateway = Arc::new(Gateway::new(config, keyring, clock));
+    Ok(edge::http::serve::serve(gateway, listener, shutdown)?)
 }

@@ -7,18 +7,21 @@ mod show;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use ipnet::IpNet;
+use tokio::signal::unix::{SignalKind, signal};
 
+use crate::RunError;
 use crate::accounts::{self, AccountsError, Expiry, KeyRequest};
 use crate::config::{self, Config, ConfigErrors};
 use crate::pure::bounds::{self, Bounds};
 use crate::state::clock::Clock;
+use crate::state::keyring::KeyringError;
 use crate::state::store::{Store, StoreError};
 
 /// A multi-format, content-negotiating API gateway: keys, limits and credits in front of any API, answered as JSON,
@@ -200,6 +203,8 @@ enum Failure {
     Accounts(#[from] AccountsError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Run(#[from] RunError),
     #[error("{0}")]
     Io(#[from] io::Error),
 }
@@ -257,13 +262,27 @@ fn load(file: Option<PathBuf>, data: Option<PathBuf>) -> Result<Config, ConfigEr
 fn serve(config: Config) -> Result<(), Failure> {
     let mut store = Store::open(&config.data)?;
     let clock = Clock::system();
+    // Bound first: a port that is taken must not use up the one time that the first key is shown.
+    let listener = TcpListener::bind(config.listen)
+        .map_err(|cause| io::Error::new(cause.kind(), format!("cannot listen on {}: {cause}", config.listen)))?;
     let first = accounts::first_start(&mut store, &config, clock.unix_s())?;
-    let announce = |address: SocketAddr| {
-        // A server whose output nobody reads serves all the same.
-        let _ = print(&show::welcome(address, first.as_ref()));
+    // A server whose output nobody reads serves all the same.
+    let _ = print(&show::welcome(listener.local_addr()?, first.as_ref()));
+    let report = |error: &KeyringError| print_error(&format!("polygate: {error}\n"));
+    Ok(crate::run(config, store, clock, listener, report, stop_signal())?)
+}
+
+/// Resolves when the process is asked to stop: by SIGTERM, or by SIGINT from a terminal.
+async fn stop_signal() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        // Without handlers the system's own apply, which end the process at once.
+        return std::future::pending().await;
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    Ok(runtime.block_on(crate::serve(config, store, clock, announce))?)
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
 }
 
 fn keys(config: &Config, command: KeysCommand) -> Result<String, Failure> {

@@ -1,3 +1,4 @@
-//! Layer 5: protocols. How the world reaches what the layers below do.
+//! Layer 5: protocols. The only layer that names warp or hyper.
 
 pub mod cli;
+pub mod http;

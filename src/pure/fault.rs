@@ -69,7 +69,8 @@ pub enum Fault {
         /// The most bytes that are accepted.
         limit_bytes: usize,
     },
-    /// The route does not read this kind of body; the kinds that it reads.
+    /// The route does not read this kind of body; the media types that it reads, for the `Accept` header of the
+    /// answer (RFC 9110 section 15.5.16).
     UnsupportedBody(&'static str),
     /// Header lines together are over the limit, in bytes, or too many.
     HeadersTooLarge,
@@ -82,11 +83,6 @@ pub enum Fault {
     },
     /// Something inside failed. The cause is for the operator's log only.
     Internal,
-    /// Too many requests are under way.
-    Overloaded {
-        /// Whole seconds after which trying again makes sense.
-        retry_after_s: u64,
-    },
 }
 
 impl Fault {
@@ -149,13 +145,7 @@ impl Fault {
             BodyTooLarge { limit_bytes } => {
                 return ("body-too-large", 413, format!("Request body is too large. Max {limit_bytes} bytes.").into());
             }
-            UnsupportedBody(kinds) => {
-                return (
-                    "unsupported-content-type",
-                    415,
-                    format!("Unsupported content type. Supported: {kinds}").into(),
-                );
-            }
+            UnsupportedBody(_) => ("unsupported-content-type", 415, "Unsupported content type"),
             HeadersTooLarge => ("headers-too-large", 431, "Request headers are too large"),
             RateLimited { limit, retry_after_s } => {
                 let text = format!(
@@ -164,7 +154,6 @@ impl Fault {
                 return ("rate-limited", 429, text.into());
             }
             Internal => ("internal-error", 500, "Internal server error"),
-            Overloaded { .. } => ("overloaded", 503, "Service is temporarily overloaded. Try again later."),
         };
         (code, status, Cow::Borrowed(text))
     }

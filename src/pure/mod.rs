@@ -1,8 +1,15 @@
 //! Layer 1: values and functions. No I/O, no clock, no async, no logging.
 
+pub mod accept;
+pub mod address;
 pub mod bounds;
+pub mod envelope;
 pub mod fault;
 pub mod format;
+pub mod input;
 pub mod key;
 pub mod period;
 pub mod plan;
+pub mod secret;
+pub mod stamp;
+pub mod totp;

@@ -13,7 +13,7 @@ enum Source {
     System {
         start: Instant,
     },
-    /// Nanoseconds of Unix time, which last until the year 2554.
+    /// Microseconds of Unix time.
     Fixed(Arc<AtomicU64>),
 }
 
@@ -26,13 +26,13 @@ impl Clock {
 
     /// A clock that stands at a moment of Unix time, in seconds.
     pub fn fixed(unix_s: u64) -> Clock {
-        Clock(Source::Fixed(Arc::new(AtomicU64::new(nanoseconds(Duration::from_secs(unix_s))))))
+        Clock(Source::Fixed(Arc::new(AtomicU64::new(microseconds(Duration::from_secs(unix_s))))))
     }
 
     /// Moves a fixed clock forward; the system's takes no orders.
     pub fn advance(&self, by: Duration) {
         if let Source::Fixed(now) = &self.0 {
-            now.fetch_add(nanoseconds(by), Ordering::AcqRel);
+            now.fetch_add(microseconds(by), Ordering::AcqRel);
         }
     }
 
@@ -41,7 +41,7 @@ impl Clock {
         match &self.0 {
             #[expect(clippy::disallowed_methods, reason = "this is where the time is read")]
             Source::System { .. } => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
-            Source::Fixed(now) => now.load(Ordering::Acquire) / 1_000_000_000,
+            Source::Fixed(now) => now.load(Ordering::Acquire) / 1_000_000,
         }
     }
 }
@@ -53,13 +53,13 @@ impl governor::clock::Clock for Clock {
     fn now(&self) -> Duration {
         match &self.0 {
             Source::System { start } => start.elapsed(),
-            Source::Fixed(now) => Duration::from_nanos(now.load(Ordering::Acquire)),
+            Source::Fixed(now) => Duration::from_micros(now.load(Ordering::Acquire)),
         }
     }
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

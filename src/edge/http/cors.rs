@@ -1,0 +1,45 @@
+//! Cross-origin requests (the Fetch standard): any page may call, and read every header that we send.
+//!
+//! `warp::cors` leaves rejections bare, echoes the origin instead of `*` and answers some preflights in plain text, so
+//! that this is written by hand.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use warp::path::FullPath;
+use warp::reply::Response;
+use warp::{Filter, Rejection};
+
+use crate::gateway::Gateway;
+use crate::service::catalog::METHODS;
+
+use super::{claim, documents, seal};
+
+/// Every header of ours that a page could want to read, for `Access-Control-Expose-Headers`.
+pub const EXPOSED: &str = "X-Request-ID, X-Error-Code, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, \
+    RateLimit-Policy, RateLimit, Retry-After, X-API-Credits-Used, X-API-Max-Credits, X-API-Remaining-Credits, \
+    X-API-Current-Plan, X-API-Renewal, X-TOTP-Warning, WWW-Authenticate, Allow, Accept, \
+    Vary, Referrer-Policy, X-Content-Type-Options";
+
+/// Answers OPTIONS for any path, without a key: 204 with what is allowed.
+pub fn preflight(
+    gateway: Arc<Gateway>,
+    peer: std::net::IpAddr,
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+    warp::options().and(claim::head()).map(move |_: Method, path: FullPath, _: String, headers: HeaderMap| {
+        let context = claim::context(&gateway, &headers, peer);
+        let allowed = if documents::is_one(path.as_str()) { documents::METHODS } else { METHODS };
+        let lines = [
+            (header::ALLOW, HeaderValue::from_static(allowed)),
+            (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(allowed)),
+            // `*` stands for every header but Authorization, which has to be named.
+            (
+                header::ACCESS_CONTROL_ALLOW_HEADERS,
+                HeaderValue::from_static("*, Authorization, Content-Type, X-API-Key, X-Request-ID"),
+            ),
+            (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400")),
+        ];
+        seal::plain(&context, StatusCode::NO_CONTENT, &lines, Bytes::new())
+    })
+}

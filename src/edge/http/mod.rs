@@ -1,0 +1,44 @@
+//! THE CHAIN: the whole life of a call over HTTP, and the only place where the order of its steps is decided.
+
+pub mod body;
+pub mod claim;
+pub mod cors;
+pub mod documents;
+pub mod seal;
+pub mod serve;
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use warp::Filter;
+use warp::reply::Response;
+
+use crate::gateway::{Call, Flow, Gateway, admit, authenticate, decode, invoke, reserve};
+
+use self::claim::claim;
+use self::seal::seal;
+
+/// Answers every request of one connection, whose other end is `peer`.
+#[rustfmt::skip]
+pub fn chain(
+    gateway: Arc<Gateway>,
+    peer: IpAddr,
+) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
+    let call = claim(gateway.clone(), peer)                    // path → Route; request id, Accept → Claimed
+        .map(then(authenticate))                               // X-API-Key                     → Known
+        .map(then(admit))                                      // governor, per key             → Admitted
+        .and(warp::body::stream())
+        .then(body::read)                                      // bytes, capped                 → Received
+        .map(then(decode))                                     // query | form | JSON | …       → Decoded
+        .map(then(reserve))                                    // hold the credit               → Held
+        .then(|flow: Flow<_>| async { invoke(flow?).await })   // built-in or upstream          → Answered
+        .map(seal);                                            // envelope, encode, commit, headers
+    let rest = cors::preflight(gateway.clone(), peer).or(documents::serve(gateway, peer)).unify().boxed();
+    call.or(rest).unify().recover(seal::unanswered).unify()
+}
+
+/// A step as part of the chain: refused calls flow past it.
+pub fn then<A, B>(step: impl Fn(Call<A>) -> Flow<B> + Copy) -> impl Fn(Flow<A>) -> Flow<B> + Copy {
+    move |flow| flow.and_then(step)
+}

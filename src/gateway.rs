@@ -1,0 +1,293 @@
+//! Layer 4, data plane: the life of a call, one function per step, in order.
+//!
+//! The order is in the types. Each step takes the [`Call`] that only the step before it makes, so that charging a caller
+//! who was never admitted does not compile. A step that cannot go on returns [`Refused`], a value that flows past the
+//! remaining steps to the one place where answers are built.
+
+use std::net::IpAddr;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header};
+
+use crate::config::{Access, Config};
+use crate::pure::accept::Choice;
+use crate::pure::envelope::Dialect;
+use crate::pure::fault::Fault;
+use crate::pure::format::Style;
+use crate::pure::input::{BodyKind, Input};
+use crate::pure::key::KeyHash;
+use crate::pure::totp::{Otp, Params};
+use crate::service::catalog::{Catalog, Route};
+use crate::service::totp;
+use crate::state::clock::Clock;
+use crate::state::keyring::{Entry, Keyring};
+use crate::state::limiter::{AddressLimiter, Quota};
+use crate::state::meter::Hold;
+
+/// What all calls share.
+pub struct Gateway {
+    /// The operator's settings.
+    pub config: Config,
+    /// Path → route.
+    pub catalog: Catalog,
+    /// Key → caller.
+    pub keyring: Arc<Keyring>,
+    /// The limits of callers without a key.
+    pub addresses: AddressLimiter,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl Gateway {
+    /// A gateway over the keys in `keyring`.
+    pub fn new(config: Config, keyring: Arc<Keyring>, clock: Clock) -> Gateway {
+        Gateway {
+            catalog: Catalog::of(&config),
+            addresses: AddressLimiter::new(config.open, config.limits.open_addresses, clock.clone()),
+            config,
+            keyring,
+            clock,
+        }
+    }
+}
+
+/// One request on its way, having come as far as `S` says.
+pub struct Call<S> {
+    /// What the answer needs, whatever becomes of the call.
+    pub context: Box<Context>,
+    /// What the next step needs.
+    pub state: S,
+}
+
+/// A call that ended in a fault.
+pub struct Refused {
+    /// What the answer needs.
+    pub context: Box<Context>,
+    /// Why.
+    pub fault: Fault,
+}
+
+/// A call that goes on, or one that was refused.
+pub type Flow<S> = Result<Call<S>, Refused>;
+
+/// What is known of a call from its first step to its answer.
+pub struct Context {
+    /// What all calls share.
+    pub gateway: Arc<Gateway>,
+    /// `X-Request-ID`: the client's own, or a UUID.
+    pub request_id: HeaderValue,
+    /// The format of the answer.
+    pub choice: Choice,
+    /// Its options.
+    pub style: Style,
+    /// The shape of the answer.
+    pub dialect: Dialect,
+    /// Who calls, as an address: the peer, or what a trusted proxy says of it.
+    pub address: IpAddr,
+    /// The time of the call, read once.
+    pub now_unix_s: u64,
+    /// Who calls, by key; from [`authenticate`] on.
+    pub caller: Option<Arc<Entry>>,
+    /// What is left of the per-minute limit; from [`admit`] on, for throttled callers.
+    pub quota: Option<Quota>,
+}
+
+/// The request as far as steps after the first still read it.
+pub struct Request {
+    /// Where it goes.
+    pub route: Arc<Route>,
+    /// All header lines.
+    pub headers: HeaderMap,
+    /// The query string, without `?`; may be empty.
+    pub query: String,
+    /// Whether the method is one whose body counts.
+    pub may_have_body: bool,
+}
+
+/// How a caller says who it is.
+pub enum Credential {
+    /// No key at all.
+    Missing,
+    /// Something that cannot be a key.
+    Malformed,
+    /// A key in the query string.
+    InQuery,
+    /// The hash of a well-formed key.
+    Key(KeyHash),
+}
+
+/// The path has a route, the method is one of its own and there is a format for the answer.
+pub struct Claimed {
+    /// The request.
+    pub request: Request,
+    /// What was found of a key.
+    pub credential: Credential,
+}
+
+/// The caller is known and may use the route.
+pub struct Known {
+    request: Request,
+}
+
+/// The caller is within its per-minute limit.
+pub struct Admitted {
+    /// The request; its body is read next.
+    pub request: Request,
+}
+
+/// The body has been read.
+pub struct Received {
+    request: Request,
+    body: Bytes,
+}
+
+/// The parameters are understood and within their rules.
+pub struct Decoded {
+    route: Arc<Route>,
+    params: Params,
+}
+
+/// The credits that the call will cost are set aside.
+pub struct Held {
+    params: Params,
+    hold: Option<Hold>,
+}
+
+/// The work is done; the hold is committed once the answer is written.
+pub struct Answered {
+    /// What the service answered.
+    pub otp: Otp,
+    /// The credits set aside; given back when this is dropped uncommitted.
+    pub hold: Option<Hold>,
+}
+
+impl<S> Call<S> {
+    fn refuse(self, fault: Fault) -> Refused {
+        Refused { context: self.context, fault }
+    }
+
+    fn with<T>(self, next: impl FnOnce(S) -> T) -> Call<T> {
+        Call { context: self.context, state: next(self.state) }
+    }
+}
+
+/// Who calls? Keyed routes want a live key that is allowed here; open routes ask nobody.
+pub fn authenticate(mut call: Call<Claimed>) -> Flow<Known> {
+    let request = &call.state.request;
+    let caller = match (&call.state.credential, request.route.access) {
+        (Credential::InQuery, _) => return Err(call.refuse(Fault::KeyInQuery)),
+        (_, Access::Open) => None,
+        (Credential::Missing, Access::Key) => return Err(call.refuse(Fault::KeyRequired)),
+        (Credential::Malformed, Access::Key) => return Err(call.refuse(Fault::InvalidKey)),
+        (Credential::Key(hash), Access::Key) => {
+            let found = call.context.gateway.keyring.find(hash);
+            match found.filter(|entry| entry.is_live(call.context.now_unix_s)) {
+                None => return Err(call.refuse(Fault::InvalidKey)),
+                Some(entry) => Some(entry),
+            }
+        }
+    };
+    let barred = caller.as_ref().and_then(|entry| bar(entry, request, call.context.address));
+    call.context.caller = caller;
+    match barred {
+        Some(fault) => Err(call.refuse(fault)),
+        None => Ok(call.with(|Claimed { request, .. }| Known { request })),
+    }
+}
+
+/// Why a live key may not be used for this request, if so.
+fn bar(entry: &Entry, request: &Request, address: IpAddr) -> Option<Fault> {
+    let origin = request.headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
+    if entry.account.suspended {
+        Some(Fault::AccountSuspended)
+    } else if !entry.bounds.permit_scope(request.route.name) {
+        Some(Fault::ScopeNotAllowed)
+    } else if !entry.bounds.permit_address(address) {
+        Some(Fault::AddressNotAllowed)
+    } else if !entry.bounds.permit_origin(origin) {
+        Some(Fault::OriginNotAllowed)
+    } else {
+        None
+    }
+}
+
+/// Is the caller within its per-minute limit? Keys have their own; callers of open routes have their address's.
+pub fn admit(mut call: Call<Known>) -> Flow<Admitted> {
+    let verdict = match &call.context.caller {
+        Some(entry) => entry.limiter.as_ref().map(|limiter| limiter.check()),
+        None => Some(call.context.gateway.addresses.check(call.context.address)),
+    };
+    let Some(verdict) = verdict else {
+        return Ok(call.with(|Known { request }| Admitted { request }));
+    };
+    call.context.quota = Some(verdict.quota);
+    if verdict.admitted {
+        Ok(call.with(|Known { request }| Admitted { request }))
+    } else {
+        let limit = verdict.quota.requests_a_minute;
+        Err(call.refuse(Fault::RateLimited { limit, retry_after_s: verdict.retry_after_s }))
+    }
+}
+
+impl Call<Admitted> {
+    /// The body has been read whole; empty when there was none.
+    pub fn received(self, body: Bytes) -> Call<Received> {
+        self.with(|Admitted { request }| Received { request, body })
+    }
+
+    /// The body could not be read.
+    pub fn unread(self, fault: Fault) -> Refused {
+        self.refuse(fault)
+    }
+}
+
+/// What is asked for? Query and body become parameters; the first fault is the one reported.
+pub fn decode(call: Call<Received>) -> Flow<Decoded> {
+    match read(&call.state) {
+        Ok(params) => Ok(call.with(|Received { request, .. }| Decoded { route: request.route, params })),
+        Err(fault) => Err(call.refuse(fault)),
+    }
+}
+
+fn read(Received { request, body }: &Received) -> Result<Params, Fault> {
+    let mut input = Input::new(Params::NAMES);
+    if !body.is_empty() {
+        let content_type = request.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        let kind = BodyKind::from_content_type(content_type)
+            .filter(|kind| request.route.bodies.include(*kind))
+            .ok_or(Fault::UnsupportedBody(request.route.bodies.media_types()))?;
+        input.read_query(&request.query)?;
+        input.read_body(kind, body)?;
+    } else {
+        input.read_query(&request.query)?;
+    }
+    Params::read(&input)
+}
+
+/// Can the caller pay? The cost is set aside before the work and given back on anything but success.
+pub fn reserve(call: Call<Decoded>) -> Flow<Held> {
+    let hold = match &call.context.caller {
+        None => None,
+        Some(entry) => match entry.account.balance.reserve(call.state.route.cost.into(), call.context.now_unix_s) {
+            Some(hold) => Some(hold),
+            None => {
+                let status = call.context.gateway.config.exhausted_status;
+                return Err(call.refuse(Fault::CreditsExhausted { status }));
+            }
+        },
+    };
+    Ok(call.with(|Decoded { params, .. }| Held { params, hold }))
+}
+
+/// The work itself. A panic in a service is the caller's 500 and nobody else's trouble.
+pub async fn invoke(call: Call<Held>) -> Flow<Answered> {
+    let Held { params, hold } = call.state;
+    let now_unix_s = call.context.now_unix_s;
+    let done = panic::catch_unwind(AssertUnwindSafe(|| totp::generate(&params, now_unix_s)));
+    match done.unwrap_or(Err(Fault::Internal)) {
+        Ok(otp) => Ok(Call { context: call.context, state: Answered { otp, hold } }),
+        Err(fault) => Err(Refused { context: call.context, fault }),
+    }
+}

@@ -1,0 +1,123 @@
+//! XML bodies (XML 1.0): the children of the root element, whatever its name, are the parameters.
+
+use std::borrow::Cow;
+
+use quick_xml::events::{BytesRef, BytesStart, Event};
+use quick_xml::{Reader, escape};
+use zeroize::Zeroizing;
+
+use super::{Fault, Input, Value, invalid_body};
+
+/// How deep elements may nest, the root included.
+const DEPTH_MAX: usize = 4;
+
+/// Reads the root's children. Values are text; `xsi:nil="true"` is null; a child with children of its own is of the
+/// wrong type. A document type declaration is refused, and with it every entity beyond the five of XML itself.
+pub(super) fn read<'a>(input: &mut Input<'a>, text: &'a str) -> Result<(), Fault> {
+    let mut reader = Reader::from_str(text.strip_prefix('\u{feff}').unwrap_or(text));
+    reader.config_mut().expand_empty_elements = true;
+    let mut parameter: Option<Parameter<'a>> = None;
+    let mut depth = 0;
+    let mut has_root = false;
+    loop {
+        let event = reader.read_event().map_err(|_| malformed(reader.error_position()))?;
+        let at = reader.buffer_position();
+        match event {
+            Event::Start(tag) => {
+                depth += 1;
+                if depth > DEPTH_MAX {
+                    return Err(invalid_body(format!("XML deeper than {DEPTH_MAX} elements")));
+                }
+                let is_nil = is_nil(&tag).ok_or_else(|| malformed(at))?;
+                match depth {
+                    1 if has_root => return Err(malformed(at)),
+                    1 => has_root = true,
+                    2 => parameter = input.index(tag.name().as_ref()).map(|index| Parameter::new(index, is_nil)),
+                    _ => parameter.iter_mut().for_each(|parameter| parameter.value = Value::Other),
+                }
+            }
+            Event::End(_) => {
+                depth -= 1;
+                if depth == 1
+                    && let Some(Parameter { index, value }) = parameter.take()
+                {
+                    input.put(index, value)?;
+                }
+            }
+            Event::Text(chunk) if depth == 0 => {
+                if !chunk.xml10_content().trim_ascii().is_empty() {
+                    return Err(malformed(at));
+                }
+            }
+            Event::Text(chunk) => add(&mut parameter, chunk.xml10_content(), text.len()),
+            Event::CData(chunk) => add(&mut parameter, chunk.xml10_content(), text.len()),
+            Event::GeneralRef(entity) => {
+                let chunk = resolved(&entity).ok_or_else(|| invalid_body("XML with an unknown entity"))?;
+                add(&mut parameter, chunk, text.len());
+            }
+            Event::Decl(declaration) => {
+                let encoding = declaration.encoding().transpose().map_err(|_| malformed(at))?;
+                if encoding.is_some_and(|name| !name.eq_ignore_ascii_case("utf-8")) {
+                    return Err(invalid_body("XML in an encoding other than UTF-8"));
+                }
+            }
+            Event::DocType(_) => return Err(invalid_body("XML with a document type declaration")),
+            Event::Comment(_) | Event::PI(_) | Event::Empty(_) => {}
+            Event::Eof if depth == 0 && has_root => return Ok(()),
+            Event::Eof => return Err(malformed(at)),
+        }
+    }
+}
+
+/// The parameter whose element is open.
+struct Parameter<'a> {
+    index: usize,
+    value: Value<'a>,
+}
+
+impl Parameter<'_> {
+    fn new(index: usize, is_nil: bool) -> Self {
+        Parameter { index, value: if is_nil { Value::Null } else { Value::Borrowed("") } }
+    }
+}
+
+/// Adds a piece of text to the open parameter: borrowed while it is the only one. `length_max` is what all pieces
+/// together cannot exceed, so that the buffer never moves and leaves a copy behind.
+fn add<'a>(parameter: &mut Option<Parameter<'a>>, piece: Cow<'a, str>, length_max: usize) {
+    let Some(Parameter { value, .. }) = parameter else { return };
+    match (&mut *value, piece) {
+        (Value::Borrowed(""), Cow::Borrowed(piece)) => *value = Value::Borrowed(piece),
+        (Value::Borrowed(first), piece) => {
+            let mut text = Zeroizing::new(String::with_capacity(length_max));
+            text.push_str(first);
+            text.push_str(&piece);
+            *value = Value::Owned(text);
+        }
+        (Value::Owned(text), piece) => text.push_str(&piece),
+        _ => {}
+    }
+}
+
+/// Whether the element says that it is null; `None` when its attributes cannot be read.
+fn is_nil(tag: &BytesStart<'_>) -> Option<bool> {
+    let mut is_nil = false;
+    // Looking for duplicates compares every attribute with every other, and nothing depends on it here.
+    for attribute in tag.attributes().with_checks(false) {
+        let attribute = attribute.ok()?;
+        let is_called_nil = attribute.key.prefix().is_some() && attribute.key.local_name().as_ref() == "nil";
+        is_nil |= is_called_nil && matches!(&*attribute.value, "true" | "1");
+    }
+    Some(is_nil)
+}
+
+/// The text of a character reference or of one of the five entities that XML itself defines.
+fn resolved(entity: &BytesRef<'_>) -> Option<Cow<'static, str>> {
+    if entity.is_char_ref() {
+        return entity.resolve_char_ref().ok()?.map(|character| character.to_string().into());
+    }
+    escape::resolve_predefined_entity(&entity.xml10_content()).map(Cow::Borrowed)
+}
+
+fn malformed(at: u64) -> Fault {
+    invalid_body(format!("not valid XML at byte {at}"))
+}

@@ -1,0 +1,94 @@
+//! The APIs there are: path → route. Made from the configuration, read-only afterwards.
+
+use std::sync::Arc;
+
+use crate::config::{Access, Api, Config};
+use crate::pure::envelope::Dialect;
+use crate::pure::input::BodyKind;
+
+/// Where a path leads and on what terms.
+#[derive(Debug)]
+pub struct Route {
+    /// The API's name: what key scopes say.
+    pub name: &'static str,
+    /// The path, without a trailing slash; with one it is the same route.
+    pub path: &'static str,
+    /// The shape of the answers.
+    pub dialect: Dialect,
+    /// Who may call.
+    pub access: Access,
+    /// Credits a successful keyed call costs.
+    pub cost: u32,
+    /// The request bodies that are read.
+    pub bodies: Bodies,
+}
+
+/// All routes.
+#[derive(Debug)]
+pub struct Catalog {
+    routes: Vec<Arc<Route>>,
+}
+
+/// Every API answers to these; the `Allow` header (RFC 9110 section 10.2.1).
+pub const METHODS: &str = "GET, HEAD, POST, OPTIONS";
+
+impl Catalog {
+    /// The routes that `config` enables.
+    pub fn of(config: &Config) -> Catalog {
+        let rows = [
+            (&config.apis.totpgenerator, "totpgenerator", "/v1/totpgenerator", Dialect::Enveloped, Bodies::Any),
+            (&config.apis.key2otp, "key2otp", "/v1/api/key2otp", Dialect::Flat, Bodies::JsonAndForm),
+        ];
+        let route = |(api, name, path, dialect, bodies): (&Api, _, _, _, _)| {
+            api.enabled.then(|| Arc::new(Route { name, path, dialect, access: api.access, cost: api.cost, bodies }))
+        };
+        Catalog { routes: rows.into_iter().filter_map(route).collect() }
+    }
+
+    /// The route at `path`, with or without a trailing slash.
+    pub fn find(&self, path: &str) -> Option<&Arc<Route>> {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        self.routes.iter().find(|route| route.path == path)
+    }
+
+    /// Every path and method, with the statuses a call of it can end in.
+    pub fn operations(&self) -> impl Iterator<Item = (&'static str, &'static str, Vec<u16>)> + use<> {
+        const ANY: [u16; 10] = [200, 400, 401, 403, 404, 405, 406, 429, 431, 500];
+        const WITH_BODY: [u16; 3] = [408, 413, 415];
+        let paths: Vec<_> = self.routes.iter().map(|route| route.path).collect();
+        paths.into_iter().flat_map(|path| {
+            [
+                (path, "GET", ANY.to_vec()),
+                (path, "HEAD", ANY.to_vec()),
+                (path, "POST", [&ANY[..], &WITH_BODY].concat()),
+                (path, "OPTIONS", vec![204]),
+            ]
+        })
+    }
+}
+
+/// Which request bodies a route reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bodies {
+    /// JSON and form, as the seed `key2otp`.
+    JsonAndForm,
+    /// JSON, form, multipart, XML and YAML.
+    Any,
+}
+
+impl Bodies {
+    /// The media types, for people and for the `Accept` header of a 415.
+    pub fn media_types(self) -> &'static str {
+        match self {
+            Bodies::JsonAndForm => "application/json, application/x-www-form-urlencoded",
+            Bodies::Any => {
+                "application/json, application/x-www-form-urlencoded, multipart/form-data, application/xml, application/yaml"
+            }
+        }
+    }
+
+    /// Whether a body of this kind is read.
+    pub fn include(self, kind: BodyKind<'_>) -> bool {
+        self == Bodies::Any || matches!(kind, BodyKind::Json | BodyKind::Form)
+    }
+}
