@@ -107,9 +107,8 @@ ENVELOPED = [
 def main():
     """Runs all checks."""
     failed = []
-    with live.server() as server, tempfile.TemporaryDirectory(prefix="polygate-clients-") as scratch:
-        key = server.key("mega")
-        for name, check in checks(server, key, pathlib.Path(scratch)):
+    with live.server(["mega", "free"]) as server, tempfile.TemporaryDirectory(prefix="polygate-clients-") as scratch:
+        for name, check in checks(server, pathlib.Path(scratch)):
             try:
                 check()
                 print(f"ok    {name}", flush=True)
@@ -120,8 +119,9 @@ def main():
         sys.exit(f"{len(failed)} failed: {', '.join(failed)}")
 
 
-def checks(server, key, scratch):
+def checks(server, scratch):
     """Every check with its name."""
+    key = server.keys["mega"]
 
     def here(text):
         for host in ["https://api.apiverve.com", "https://zeapi.ink"]:
@@ -170,7 +170,7 @@ def checks(server, key, scratch):
             ),
         )
 
-    environment = {"LIVE_URL": server.url, "LIVE_KEY": key, "LIVE_SLOW_KEY": server.key("free")}
+    environment = {"LIVE_URL": server.url, "LIVE_KEY": key, "LIVE_SLOW_KEY": server.keys["free"]}
     yield "browser", lambda: print(run([BIN / "node", ROOT / "tests/clients/browser.mjs"], environment), end="")
 
 
