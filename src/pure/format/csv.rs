@@ -10,7 +10,6 @@
 //! the last of the two. A table wants two readings of the document: the first finds the columns.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::ops::Range;
 
 use super::Reason;
@@ -145,8 +144,7 @@ impl<'a> Csv<'a> {
             // An item of the document itself is a row: its path begins within it.
             if !(in_table && depth == 1) {
                 self.join();
-                // Writing to a String cannot fail.
-                let _ = write!(self.path, "{index}");
+                self.path.push_str(itoa::Buffer::new().format(index));
             }
         }
         if self.path.len() > PATH_BYTES_MAX { Err(Reason::PathTooLong) } else { Ok(()) }
@@ -286,11 +284,21 @@ impl Emit for Csv<'_> {
     }
 }
 
+/// The bytes that put a field in quotes.
+const WANTS_QUOTES: [bool; 256] = {
+    let mut wants = [false; 256];
+    wants[b',' as usize] = true;
+    wants[b'"' as usize] = true;
+    wants[b'\r' as usize] = true;
+    wants[b'\n' as usize] = true;
+    wants
+};
+
 /// Appends a field, quoted where it must be.
 fn push_text(text: &str, guard: bool, out: &mut Vec<u8>) {
     let guarded = guard && text.starts_with(['=', '+', '-', '@', '\t', '\r']);
     let bytes = text.as_bytes();
-    let quoted = bytes.iter().any(|byte| matches!(byte, b',' | b'"' | b'\r' | b'\n'));
+    let quoted = bytes.iter().any(|&byte| WANTS_QUOTES[usize::from(byte)]);
     if quoted {
         out.push(b'"');
     }
@@ -305,5 +313,85 @@ fn push_text(text: &str, guard: bool, out: &mut Vec<u8>) {
         out.push(b'"');
     } else {
         out.extend_from_slice(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Format, JsonError, Style, transcode};
+    use super::*;
+
+    fn csv(json: &str) -> Result<String, JsonError> {
+        styled(json, Style::default())
+    }
+
+    fn styled(json: &str, style: Style) -> Result<String, JsonError> {
+        let mut out = Vec::new();
+        transcode(json.as_bytes(), Format::Csv, style, &mut out)?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[track_caller]
+    fn check(json: &str, expected: &str) {
+        assert_eq!(csv(json).unwrap().replace("\r\n", "\n"), expected);
+    }
+
+    #[test]
+    fn an_object_is_a_row_a_leaf() {
+        check(
+            r#"{"a":{"b":[1,{"c":null}],"d.e":true},"\\":{},"":[],"f":"x,y"}"#,
+            "key,value\na.b.0,1\na.b.1.c,\na.d\\.e,true\n\\\\,\n,\nf,\"x,y\"\n",
+        );
+        check("{}", "key,value\n");
+        check(r#"{"":{"":{"a":1}}}"#, "key,value\n..a,1\n");
+    }
+
+    #[test]
+    fn an_array_is_a_table() {
+        check(
+            r#"[{"id":1,"a":{"b":2}},{"c":"x","id":3},4,[5,[6]]]"#,
+            "id,a.b,c,value,0,1.0\n1,2,,,,\n3,,x,,,\n,,,4,,\n,,,,5,6\n",
+        );
+        check(r#"[{"a":1,"a":2}]"#, "a\n2\n");
+        check(r#"["a",null,""]"#, "value\na\n\"\"\n\"\"\n");
+        check("[]", "value\n");
+        check("[{},[]]", "value\n\"\"\n\"\"\n");
+    }
+
+    #[test]
+    fn a_scalar_is_a_table_of_one_cell() {
+        check("1.50", "value\n1.50\n");
+        check("null", "value\n\"\"\n");
+        check(r#""a\nb""#, "value\n\"a\nb\"\n");
+    }
+
+    #[test]
+    fn the_guard_is_for_text_alone() {
+        let guard = Style { csv_guard: true, ..Style::default() };
+        let json = r#"{"=k":"=1","a":-1,"b":"-1","c":"\t","d":"\r,","e":"@x","f":"+","g":"x=","h":{"+i":null}}"#;
+        assert_eq!(
+            styled(json, guard).unwrap(),
+            "key,value\r\n'=k,'=1\r\na,-1\r\nb,'-1\r\nc,'\t\r\nd,\"'\r,\"\r\ne,'@x\r\nf,'+\r\ng,x=\r\nh.+i,\r\n",
+        );
+        assert_eq!(styled(r#"[{"@a":"=b"},{"@a":-2}]"#, guard).unwrap(), "'@a\r\n'=b\r\n-2\r\n");
+        assert_eq!(styled(r#"[{"@a":"=b"}]"#, Style::default()).unwrap(), "@a\r\n=b\r\n");
+    }
+
+    #[test]
+    fn what_would_grow_without_bound_is_refused() {
+        let fails = |json: &str| csv(json).unwrap_err().reason;
+        let wide = |columns: usize| {
+            let members: Vec<String> = (0..columns).map(|i| format!("\"k{i}\":0")).collect();
+            format!("{{{}}}", members.join(","))
+        };
+        assert!(csv(&format!("[{}]", wide(COLUMNS_MAX))).is_ok());
+        assert!(csv(&wide(COLUMNS_MAX + 1)).is_ok());
+        assert_eq!(fails(&format!("[{}]", wide(COLUMNS_MAX + 1))), Reason::TooManyColumns);
+        let narrow = ",{}".repeat(CELLS_MAX / COLUMNS_MAX);
+        assert_eq!(fails(&format!("[{}{narrow}]", wide(COLUMNS_MAX))), Reason::TooManyCells);
+        let key = "k".repeat(PATH_BYTES_MAX / 2);
+        assert!(csv(&format!("{{\"{key}\":{{\"{}\":1}}}}", &key[1..])).is_ok());
+        assert_eq!(fails(&format!("{{\"{key}\":{{\"{key}\":1}}}}")), Reason::PathTooLong);
+        assert_eq!(fails(&format!("{{\"{key}{key}\":[1]}}")), Reason::PathTooLong);
     }
 }
