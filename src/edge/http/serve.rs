@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use http::{Method, Request};
+use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -25,10 +25,9 @@ use tokio::time::{sleep, timeout};
 use tower_service::Service;
 
 use crate::config::Limits;
-use crate::gateway::{Gateway, Refused};
-use crate::pure::fault::Fault;
+use crate::gateway::Gateway;
 
-use super::{chain, claim, seal};
+use super::{chain, claim};
 
 /// Serves `listener` until `shutdown` resolves, then lets calls under way finish within `limits.drain_timeout`.
 ///
@@ -118,21 +117,7 @@ fn connection(
         .max_buf_size((limits.header_bytes + HEADROOM_BYTES).max(limits.body_bytes))
         .writev(false);
     let calls = RefCell::new(warp::service(chain(gateway.clone(), peer.ip())));
-    let service = service_fn(move |request: Request<Incoming>| {
-        // warp's path filters panic on the one method whose target is no path.
-        let refused = (request.method() == Method::CONNECT).then(|| {
-            let context = claim::context(&gateway, request.headers(), peer.ip());
-            seal::seal(Err(Refused { context, fault: Fault::MethodNotAllowed("") }))
-        });
-        let answered = refused.is_none().then(|| calls.borrow_mut().call(request));
-        async move {
-            match (refused, answered) {
-                (Some(response), _) => Ok(response),
-                (None, Some(response)) => response.await,
-                (None, None) => unreachable!("a request is refused or answered"),
-            }
-        }
-    });
+    let service = service_fn(move |request: Request<Incoming>| calls.borrow_mut().call(claim::lift(request)));
     graceful.watch(builder.serve_connection(TokioIo::new(stream), service))
 }
 
