@@ -127,9 +127,10 @@ class Subject:
         used = self.server.cpu_s() - before
         answered, refused = report["requests"], report["refused"]
         assert report["broken"] == 0, f"{self.name}: {report}"
-        # A limited key refills a little while it is refused: 1 % is far above that.
+        # A limited key lets its first call through, and one more each minute.
+        passed = 2 * KEYS if self.status == 429 else 0
         wanted = answered if self.status >= 400 else 0
-        assert abs(refused - wanted) <= answered / 100, f"{self.name}: {report}"
+        assert wanted - passed <= refused <= wanted, f"{self.name}: {report}"
         return used / answered * 1e6
 
 
@@ -322,6 +323,7 @@ def machine():
         f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         f"- {output('rustc', '--version').strip()}, release profile (fat LTO, one codegen unit), jemalloc; {', '.join(crates)}",
         f"- {packages.rstrip(', ')}",
+        f"- load average at the end {os.getloadavg()[2]:.1f}: what else runs on the machine shows in the ranges below",
     ]
 
 

@@ -14,6 +14,7 @@ use http::Request;
 use http_body_util::Full;
 use polygate::config::Config;
 use polygate::edge::http::chain;
+use polygate::edge::http::claim::lift;
 use polygate::gateway::Gateway;
 use polygate::pure::accept::choose;
 use polygate::pure::bounds::Bounds;
@@ -53,7 +54,7 @@ fn whole_chain(criterion: &mut Criterion) {
                 || request(&key, accept),
                 |request| {
                     // Nothing in the chain waits when the body is there: one poll answers.
-                    let answer = pin!(service.call(request)).poll(&mut Context::from_waker(Waker::noop()));
+                    let answer = pin!(service.call(lift(request))).poll(&mut Context::from_waker(Waker::noop()));
                     let Poll::Ready(Ok(response)) = answer else { panic!("the chain waits") };
                     assert_eq!(response.status(), 200);
                     response

@@ -9,7 +9,8 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, header};
+use http::request::Parts;
+use http::{HeaderValue, header};
 
 use crate::config::{Access, Config};
 use crate::pure::accept::Choice;
@@ -94,14 +95,15 @@ pub struct Context {
     pub quota: Option<Quota>,
 }
 
+/// The head of a request. Shared, because the chain's filters can copy what they find in a request but not take it.
+pub type Head = Arc<Parts>;
+
 /// The request as far as steps after the first still read it.
 pub struct Request {
     /// Where it goes.
     pub route: Arc<Route>,
-    /// All header lines.
-    pub headers: HeaderMap,
-    /// The query string, without `?`; may be empty.
-    pub query: String,
+    /// Its head, as the protocol handed it over.
+    pub head: Head,
     /// Whether the method is one whose body counts.
     pub may_have_body: bool,
 }
@@ -199,7 +201,7 @@ pub fn authenticate(mut call: Call<Claimed>) -> Flow<Known> {
 
 /// Why a live key may not be used for this request, if so.
 fn bar(entry: &Entry, request: &Request, address: IpAddr) -> Option<Fault> {
-    let origin = request.headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
+    let origin = request.head.headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
     if entry.account.suspended {
         Some(Fault::AccountSuspended)
     } else if !entry.bounds.permit_scope(request.route.name) {
@@ -254,14 +256,15 @@ pub fn decode(call: Call<Received>) -> Flow<Decoded> {
 fn read(Received { request, body }: &Received) -> Result<Params, Fault> {
     let mut input = Input::new(Params::NAMES);
     if !body.is_empty() {
-        let content_type = request.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        let content_type =
+            request.head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
         let kind = BodyKind::from_content_type(content_type)
             .filter(|kind| request.route.bodies.include(*kind))
             .ok_or(Fault::UnsupportedBody(request.route.bodies.media_types()))?;
-        input.read_query(&request.query)?;
+        input.read_query(request.head.uri.query().unwrap_or_default())?;
         input.read_body(kind, body)?;
     } else {
-        input.read_query(&request.query)?;
+        input.read_query(request.head.uri.query().unwrap_or_default())?;
     }
     Params::read(&input)
 }

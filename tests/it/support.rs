@@ -11,6 +11,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use polygate::config::Config;
 use polygate::edge::http::chain;
+use polygate::edge::http::claim::lift;
 use polygate::gateway::Gateway;
 use polygate::pure::bounds::Bounds;
 use polygate::pure::key::ApiKey;
@@ -106,7 +107,7 @@ impl App {
         let multipart = head.contains("multipart/");
         let body = if multipart { body.replace('\n', "\r\n") } else { body.to_owned() };
         let request = builder.body(Full::new(Bytes::from(body))).unwrap();
-        let response = warp::service(chain(self.gateway.clone(), self.peer)).call(request).await.unwrap();
+        let response = warp::service(chain(self.gateway.clone(), self.peer)).call(lift(request)).await.unwrap();
         let (head, body) = response.into_parts();
         let mut headers = BTreeMap::new();
         for (name, value) in &head.headers {

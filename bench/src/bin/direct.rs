@@ -12,7 +12,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioTimer;
 use polygate::config::Config;
 use polygate::edge::http::{body, claim, seal};
-use polygate::gateway::{Gateway, admit, authenticate, decode, invoke, reserve};
+use polygate::gateway::{Gateway, Head, admit, authenticate, decode, invoke, reserve};
 use polygate::state::clock::Clock;
 use polygate::state::keyring::Keyring;
 use polygate::state::store::Store;
@@ -34,15 +34,9 @@ async fn answer(
     gateway: Arc<Gateway>,
     request: Request<Incoming>,
 ) -> Response<impl Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>> {
-    let (parts, stream) = request.into_parts();
-    let head = claim::Head {
-        method: &parts.method,
-        path: parts.uri.path(),
-        query: parts.uri.query().unwrap_or_default().to_owned(),
-        headers: parts.headers,
-        peer: std::net::IpAddr::from([127, 0, 0, 1]),
-    };
-    let admitted = claim::open(&gateway, head).and_then(authenticate).and_then(admit);
+    let (head, stream) = request.into_parts();
+    let peer = [127, 0, 0, 1].into();
+    let admitted = claim::open(&gateway, Head::new(head), peer).and_then(authenticate).and_then(admit);
     let received = body::read(admitted, BodyDataStream::new(stream)).await;
     let answered = match received.and_then(decode).and_then(reserve) {
         Ok(call) => invoke(call).await,

@@ -21,7 +21,7 @@ pub async fn read<B: Buf, E>(flow: Flow<Admitted>, stream: impl Stream<Item = Re
     let limits = &call.context.gateway.config.limits;
     let (limit_bytes, within) = (limits.body_bytes, limits.body_read_timeout);
     let announced =
-        call.state.request.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        call.state.request.head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if announced.is_some_and(|bytes: u64| bytes > limit_bytes as u64) {
         return Err(call.unread(Fault::BodyTooLarge { limit_bytes }));
     }

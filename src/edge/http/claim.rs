@@ -1,16 +1,14 @@
 //! The first step: from a request's head to a claimed call.
 
-use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use uuid::Uuid;
-use warp::path::FullPath;
 use warp::{Filter, Rejection};
 
 use crate::config::{Access, NotAcceptable};
-use crate::gateway::{Call, Claimed, Context, Credential, Flow, Gateway, Refused, Request};
+use crate::gateway::{Call, Claimed, Context, Credential, Flow, Gateway, Head, Refused, Request};
 use crate::pure::accept::{self, Choice};
 use crate::pure::address::client_address;
 use crate::pure::envelope::Dialect;
@@ -27,37 +25,30 @@ pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The head of a request, as the protocol hands it over.
-pub struct Head<'a> {
-    /// The method.
-    pub method: &'a Method,
-    /// The path, beginning with `/`.
-    pub path: &'a str,
-    /// The query string, without `?`; may be empty.
-    pub query: String,
-    /// All header lines.
-    pub headers: HeaderMap,
-    /// The other end of the connection.
-    pub peer: IpAddr,
-}
-
 /// Claims every request that is a call. It rejects the two kinds that are none, preflights and documents, before anything
 /// is counted, so that the filters after the chain answer them.
 pub fn claim(
     gateway: Arc<Gateway>,
     peer: IpAddr,
 ) -> impl Filter<Extract = (Flow<Claimed>,), Error = Rejection> + Clone + Send + Sync + 'static {
-    head().and_then(move |method: Method, path: FullPath, query: String, headers: HeaderMap| {
-        let mine = method != Method::OPTIONS && !documents::is_one(path.as_str());
-        let head = Head { method: &method, path: path.as_str(), query, headers, peer };
-        std::future::ready(if mine { Ok(open(&gateway, head)) } else { Err(warp::reject()) })
+    head().and_then(move |head: Head| {
+        let mine = head.method != Method::OPTIONS && !documents::is_one(head.uri.path());
+        std::future::ready(if mine { Ok(open(&gateway, head, peer)) } else { Err(warp::reject()) })
     })
 }
 
-/// The parts of a request's head.
-pub fn head() -> impl Filter<Extract = (Method, FullPath, String, HeaderMap), Error = Infallible> + Copy {
-    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
-    warp::method().and(warp::path::full()).and(query).and(warp::header::headers_cloned())
+/// A request as the chain wants it: its head moves to where [`head`] finds it. warp's own filters would copy every header
+/// line and the path, and reject, for want of a query, most of what is posted.
+pub fn lift<B>(request: http::Request<B>) -> http::Request<B> {
+    let (head, body) = request.into_parts();
+    let mut lifted = http::Request::new(body);
+    lifted.extensions_mut().insert(Head::new(head));
+    lifted
+}
+
+/// The head of a request that was lifted.
+pub fn head() -> impl Filter<Extract = (Head,), Error = Rejection> + Copy {
+    warp::ext::get::<Head>()
 }
 
 /// What the answer to `head` needs, before anything else is known.
@@ -77,8 +68,8 @@ pub fn context(gateway: &Arc<Gateway>, headers: &HeaderMap, peer: IpAddr) -> Box
 }
 
 /// Path, then method, then format: whatever is wrong with the head of a call is found here.
-pub fn open(gateway: &Arc<Gateway>, head: Head<'_>) -> Flow<Claimed> {
-    let mut context = context(gateway, &head.headers, head.peer);
+pub fn open(gateway: &Arc<Gateway>, head: Head, peer: IpAddr) -> Flow<Claimed> {
+    let mut context = context(gateway, &head.headers, peer);
     let asked = accept::choose(head.headers.get_all(header::ACCEPT).iter().map(HeaderValue::as_bytes));
     context.choice = asked.unwrap_or(Choice::JSON);
     let refuse = |context, fault| Err(Refused { context, fault });
@@ -87,20 +78,26 @@ pub fn open(gateway: &Arc<Gateway>, head: Head<'_>) -> Flow<Claimed> {
     if head.headers.len() > limits.header_count || head_bytes(&head) > limits.header_bytes {
         return refuse(context, Fault::HeadersTooLarge);
     }
-    let Some(route) = gateway.catalog.find(head.path) else {
+    // CONNECT alone names no path (RFC 9110 section 9.3.6).
+    if head.method == Method::CONNECT {
+        return refuse(context, Fault::MethodNotAllowed(""));
+    }
+    let Some(route) = gateway.catalog.find(head.uri.path()) else {
         return refuse(context, Fault::UnknownApi);
     };
     context.dialect = route.dialect;
-    let may_have_body = match *head.method {
+    let may_have_body = match head.method {
         Method::POST => true,
         Method::GET | Method::HEAD => false,
         _ => return refuse(context, Fault::MethodNotAllowed(METHODS)),
     };
-    if !format(&mut context, asked, &head.query) && gateway.config.not_acceptable == NotAcceptable::Refuse {
+    if !format(&mut context, asked, head.uri.query().unwrap_or_default())
+        && gateway.config.not_acceptable == NotAcceptable::Refuse
+    {
         return refuse(context, Fault::NotAcceptable);
     }
     let credential = credential(route, &head);
-    let request = Request { route: route.clone(), headers: head.headers, query: head.query, may_have_body };
+    let request = Request { route: route.clone(), head, may_have_body };
     Ok(Call { context, state: Claimed { request, credential } })
 }
 
@@ -152,8 +149,8 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 }
 
 /// `X-API-Key`, or `Authorization: Bearer KEY`. A key in the query string is refused wherever it stands.
-fn credential(route: &Route, head: &Head<'_>) -> Credential {
-    if !head.query.is_empty() && query_has_key(route, &head.query) {
+fn credential(route: &Route, head: &Head) -> Credential {
+    if head.uri.query().is_some_and(|query| query_has_key(route, query)) {
         return Credential::InQuery;
     }
     if route.access == Access::Open {
@@ -185,7 +182,7 @@ fn query_has_key(route: &Route, query: &str) -> bool {
     })
 }
 
-fn head_bytes(head: &Head<'_>) -> usize {
+fn head_bytes(head: &Head) -> usize {
     let lines: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    lines + head.path.len() + head.query.len()
+    lines + head.uri.path().len() + head.uri.query().unwrap_or_default().len()
 }

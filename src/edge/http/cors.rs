@@ -6,12 +6,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use warp::path::FullPath;
+use http::{HeaderValue, Method, StatusCode, header};
 use warp::reply::Response;
 use warp::{Filter, Rejection};
 
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Head};
 use crate::service::catalog::METHODS;
 
 use super::{claim, documents, seal};
@@ -27,9 +26,12 @@ pub fn preflight(
     gateway: Arc<Gateway>,
     peer: std::net::IpAddr,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
-    warp::options().and(claim::head()).map(move |_: Method, path: FullPath, _: String, headers: HeaderMap| {
-        let context = claim::context(&gateway, &headers, peer);
-        let allowed = if documents::is_one(path.as_str()) { documents::METHODS } else { METHODS };
+    claim::head().and_then(move |head: Head| {
+        if head.method != Method::OPTIONS {
+            return std::future::ready(Err(warp::reject()));
+        }
+        let context = claim::context(&gateway, &head.headers, peer);
+        let allowed = if documents::is_one(head.uri.path()) { documents::METHODS } else { METHODS };
         let lines = [
             (header::ALLOW, HeaderValue::from_static(allowed)),
             (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(allowed)),
@@ -40,6 +42,6 @@ pub fn preflight(
             ),
             (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400")),
         ];
-        seal::plain(&context, StatusCode::NO_CONTENT, &lines, Bytes::new())
+        std::future::ready(Ok(seal::plain(&context, StatusCode::NO_CONTENT, &lines, Bytes::new())))
     })
 }

@@ -3,12 +3,11 @@
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use warp::path::FullPath;
+use http::{HeaderValue, Method, StatusCode, header};
 use warp::reply::Response;
 use warp::{Filter, Rejection};
 
-use crate::gateway::{Gateway, Refused};
+use crate::gateway::{Gateway, Head, Refused};
 use crate::pure::fault::Fault;
 
 use super::{claim, seal};
@@ -34,10 +33,10 @@ pub fn serve(
     gateway: Arc<Gateway>,
     peer: std::net::IpAddr,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
-    claim::head().and_then(move |method: Method, path: FullPath, _: String, headers: HeaderMap| {
-        let answer = find(path.as_str()).map(|(content_type, body)| {
-            let context = claim::context(&gateway, &headers, peer);
-            if matches!(method, Method::GET | Method::HEAD) {
+    claim::head().and_then(move |head: Head| {
+        let answer = find(head.uri.path()).map(|(content_type, body)| {
+            let context = claim::context(&gateway, &head.headers, peer);
+            if matches!(head.method, Method::GET | Method::HEAD) {
                 let lines = [(header::CONTENT_TYPE, HeaderValue::from_static(content_type))];
                 seal::plain(&context, StatusCode::OK, &lines, body())
             } else {

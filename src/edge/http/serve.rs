@@ -5,15 +5,14 @@
 //! core from its first byte to its last, and the cores share the connections evenly.
 
 use std::cell::RefCell;
-use std::future::{Future, ready};
+use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use futures_util::future::Either;
-use http::{Method, Request};
+use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -26,11 +25,9 @@ use tokio::time::{sleep, timeout};
 use tower_service::Service;
 
 use crate::config::Limits;
-use crate::gateway::{Gateway, Refused};
-use crate::pure::fault::Fault;
-use crate::service::catalog::METHODS;
+use crate::gateway::Gateway;
 
-use super::{chain, claim, seal};
+use super::{chain, claim};
 
 /// Serves `listener` until `shutdown` resolves, then lets calls under way finish within `limits.drain_timeout`.
 ///
@@ -120,15 +117,7 @@ fn connection(
         .max_buf_size((limits.header_bytes + HEADROOM_BYTES).max(limits.body_bytes))
         .writev(false);
     let calls = RefCell::new(warp::service(chain(gateway.clone(), peer.ip())));
-    let service = service_fn(move |request: Request<Incoming>| {
-        if request.method() == Method::CONNECT {
-            // warp's path filters panic on the one method whose target is no path.
-            let context = claim::context(&gateway, request.headers(), peer.ip());
-            let refused = Refused { context, fault: Fault::MethodNotAllowed(METHODS) };
-            return Either::Left(ready(Ok(seal::seal(Err(refused)))));
-        }
-        Either::Right(calls.borrow_mut().call(request))
-    });
+    let service = service_fn(move |request: Request<Incoming>| calls.borrow_mut().call(claim::lift(request)));
     graceful.watch(builder.serve_connection(TokioIo::new(stream), service))
 }
 
