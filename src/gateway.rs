@@ -81,6 +81,8 @@ pub struct Context {
     pub request_id: HeaderValue,
     /// The format of the answer.
     pub choice: Choice,
+    /// Whether the caller accepts that format; if not, it is JSON all the same.
+    pub acceptable: bool,
     /// Its options.
     pub style: Style,
     /// The shape of the answer.
@@ -254,19 +256,25 @@ pub fn decode(call: Call<Received>) -> Flow<Decoded> {
 }
 
 fn read(Received { request, body }: &Received) -> Result<Params, Fault> {
+    // What cannot be read at all is refused before what is read badly.
+    let kind = if body.is_empty() { None } else { Some(body_kind(request)?) };
     let mut input = Input::new(Params::NAMES);
-    if !body.is_empty() {
-        let content_type =
-            request.head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-        let kind = BodyKind::from_content_type(content_type)
-            .filter(|kind| request.route.bodies.include(*kind))
-            .ok_or(Fault::UnsupportedBody(request.route.bodies.media_types()))?;
-        input.read_query(request.head.uri.query().unwrap_or_default())?;
+    input.read_query(request.head.uri.query().unwrap_or_default())?;
+    if let Some(kind) = kind {
         input.read_body(kind, body)?;
-    } else {
-        input.read_query(request.head.uri.query().unwrap_or_default())?;
     }
     Params::read(&input)
+}
+
+/// How the body is written, if the route reads such bodies.
+fn body_kind(request: &Request) -> Result<BodyKind<'_>, Fault> {
+    let of = |name| request.head.headers.get(name).map(HeaderValue::as_bytes);
+    if of(header::CONTENT_ENCODING).is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
+        return Err(Fault::UnsupportedEncoding);
+    }
+    BodyKind::from_content_type(of(header::CONTENT_TYPE).unwrap_or_default())
+        .filter(|kind| request.route.bodies.include(*kind))
+        .ok_or(Fault::UnsupportedBody(request.route.bodies.media_types()))
 }
 
 /// Can the caller pay? The cost is set aside before the work and given back on anything but success.

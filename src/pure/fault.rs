@@ -72,6 +72,10 @@ pub enum Fault {
     /// The route does not read this kind of body; the media types that it reads, for the `Accept` header of the
     /// answer (RFC 9110 section 15.5.16).
     UnsupportedBody(&'static str),
+    /// The body is compressed or otherwise encoded, which no route reads.
+    UnsupportedEncoding,
+    /// What came is no HTTP request.
+    MalformedRequest,
     /// Header lines together are over the limit, in bytes, or too many.
     HeadersTooLarge,
     /// The limit of requests per minute is reached.
@@ -146,6 +150,10 @@ impl Fault {
                 return ("body-too-large", 413, format!("Request body is too large. Max {limit_bytes} bytes.").into());
             }
             UnsupportedBody(_) => ("unsupported-content-type", 415, "Unsupported content type"),
+            UnsupportedEncoding => {
+                ("unsupported-content-encoding", 415, "Unsupported content encoding. Send the body as it is.")
+            }
+            MalformedRequest => ("malformed-request", 400, "Malformed HTTP request"),
             HeadersTooLarge => ("headers-too-large", 431, "Request headers are too large"),
             RateLimited { limit, retry_after_s } => {
                 let text = format!(

@@ -118,6 +118,28 @@ fn connect_is_refused_like_any_other_method() {
 }
 
 #[test]
+fn what_is_no_http_gets_a_whole_answer() {
+    let live = Live::new(&Setup::default());
+    for garbage in ["garbage\n\n", "GET\n\n", "GET / HTTP/1.1\nno colon\n\n", "\u{1}\u{2}\u{3}\n\n"] {
+        let answer = live.exchange(garbage);
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{garbage:?}: {answer:?}"));
+        assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{garbage:?}: {answer}");
+        for line in ["x-request-id: ", "x-error-code: malformed-request", "access-control-allow-origin: *", "date: "] {
+            assert!(head.contains(line), "{garbage:?}: {line} is missing in {answer}");
+        }
+        assert_eq!(body, r#"{"status":"error","error":"Malformed HTTP request","data":null}"#);
+        assert!(head.contains(&format!("content-length: {}", body.len())));
+    }
+    let answer = live.exchange(&format!("GET / HTTP/1.1\nHost: t\nX-Filler: {}\n\n", "a".repeat(82_500)));
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    assert!(answer.ends_with(r#"{"status":"error","error":"Request headers are too large","data":null}"#), "{answer}");
+    // A well-formed call on the same connection before it has its own answer.
+    let answer = live.exchange("GET /v1/nothing HTTP/1.1\nHost: t\n\ngarbage\n\n");
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    assert!(answer.ends_with(r#"{"status":"error","error":"Malformed HTTP request","data":null}"#), "{answer}");
+}
+
+#[test]
 fn heads_too_large_are_answered_with_a_body() {
     let live = Live::new(&Setup::default());
     let filler = "a".repeat(20_000);

@@ -53,14 +53,16 @@ pub fn head() -> impl Filter<Extract = (Head,), Error = Rejection> + Copy {
 
 /// What the answer to `head` needs, before anything else is known.
 pub fn context(gateway: &Arc<Gateway>, headers: &HeaderMap, peer: IpAddr) -> Box<Context> {
-    let forwarded = headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
+    let lines_of = |name: HeaderName| headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
+    let accepted = accept::choose(lines_of(header::ACCEPT));
     Box::new(Context {
         gateway: gateway.clone(),
         request_id: request_id(headers),
-        choice: Choice::JSON,
+        choice: accepted.unwrap_or(Choice::JSON),
+        acceptable: accepted.is_some(),
         style: Style::default(),
         dialect: Dialect::Enveloped,
-        address: client_address(peer, forwarded, &gateway.config.trusted_proxies),
+        address: client_address(peer, lines_of(X_FORWARDED_FOR), &gateway.config.trusted_proxies),
         now_unix_s: gateway.clock.unix_s(),
         caller: None,
         quota: None,
@@ -70,8 +72,6 @@ pub fn context(gateway: &Arc<Gateway>, headers: &HeaderMap, peer: IpAddr) -> Box
 /// Path, then method, then format: whatever is wrong with the head of a call is found here.
 pub fn open(gateway: &Arc<Gateway>, head: Head, peer: IpAddr) -> Flow<Claimed> {
     let mut context = context(gateway, &head.headers, peer);
-    let asked = accept::choose(head.headers.get_all(header::ACCEPT).iter().map(HeaderValue::as_bytes));
-    context.choice = asked.unwrap_or(Choice::JSON);
     let refuse = |context, fault| Err(Refused { context, fault });
 
     let limits = &gateway.config.limits;
@@ -80,7 +80,7 @@ pub fn open(gateway: &Arc<Gateway>, head: Head, peer: IpAddr) -> Flow<Claimed> {
     }
     // CONNECT alone names no path (RFC 9110 section 9.3.6).
     if head.method == Method::CONNECT {
-        return refuse(context, Fault::MethodNotAllowed(""));
+        return refuse(context, Fault::MethodNotAllowed(METHODS));
     }
     let Some(route) = gateway.catalog.find(head.uri.path()) else {
         return refuse(context, Fault::UnknownApi);
@@ -91,9 +91,8 @@ pub fn open(gateway: &Arc<Gateway>, head: Head, peer: IpAddr) -> Flow<Claimed> {
         Method::GET | Method::HEAD => false,
         _ => return refuse(context, Fault::MethodNotAllowed(METHODS)),
     };
-    if !format(&mut context, asked, head.uri.query().unwrap_or_default())
-        && gateway.config.not_acceptable == NotAcceptable::Refuse
-    {
+    options(&mut context, head.uri.query().unwrap_or_default());
+    if !context.acceptable && gateway.config.not_acceptable == NotAcceptable::Refuse {
         return refuse(context, Fault::NotAcceptable);
     }
     let credential = credential(route, &head);
@@ -101,29 +100,21 @@ pub fn open(gateway: &Arc<Gateway>, head: Head, peer: IpAddr) -> Flow<Claimed> {
     Ok(Call { context, state: Claimed { request, credential } })
 }
 
-/// Settles the format and its options; false when the caller accepts none that there is. `?format=` beats `Accept`.
-fn format(context: &mut Context, asked: Option<Choice>, query: &str) -> bool {
-    if query.is_empty() {
-        return asked.is_some();
-    }
-    let mut acceptable = asked.is_some();
+/// What the query says of the answer. `?format=` beats `Accept`.
+fn options(context: &mut Context, query: &str) {
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*name {
             "format" => {
-                acceptable = match Format::parse_name(&value) {
-                    Some(format) => {
-                        context.choice = Choice { problem: context.choice.problem, ..Choice::of(format) };
-                        true
-                    }
-                    None => false,
-                };
+                let format = Format::parse_name(&value);
+                let named = format.map_or(Choice::JSON, Choice::of);
+                context.choice = Choice { problem: context.choice.problem, ..named };
+                context.acceptable = format.is_some();
             }
             "pretty" => context.style.pretty = is_on(&value),
             "csv_guard" => context.style.csv_guard = is_on(&value),
             _ => {}
         }
     }
-    acceptable
 }
 
 /// `?pretty`, `?pretty=1`, `?pretty=true`.
@@ -132,7 +123,7 @@ fn is_on(value: &str) -> bool {
 }
 
 /// The client's own id, if it is one that can be repeated safely; else a new UUID.
-fn request_id(headers: &HeaderMap) -> HeaderValue {
+pub fn request_id(headers: &HeaderMap) -> HeaderValue {
     let fits = |value: &&HeaderValue| {
         let bytes = value.as_bytes();
         (1..=128).contains(&bytes.len())

@@ -1,5 +1,6 @@
 //! THE CHAIN: the whole life of a call over HTTP, and the only place where the order of its steps is decided.
 
+pub mod bare;
 pub mod body;
 pub mod claim;
 pub mod cors;

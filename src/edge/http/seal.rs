@@ -14,6 +14,7 @@ use crate::pure::format::EncodeError;
 use crate::state::limiter::Quota;
 use crate::state::meter::Credits;
 
+use super::claim;
 use super::cors::EXPOSED;
 
 /// Writes the answer of a call, commits what it costs, and says so in the headers.
@@ -57,6 +58,9 @@ fn failure(Refused { context, fault }: Refused) -> Response {
     match fault {
         Fault::MethodNotAllowed(allowed) => drop(headers.insert(header::ALLOW, HeaderValue::from_static(allowed))),
         Fault::UnsupportedBody(readable) => drop(headers.insert(header::ACCEPT, HeaderValue::from_static(readable))),
+        Fault::UnsupportedEncoding => {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
         Fault::RateLimited { retry_after_s, .. } => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
         }
@@ -89,7 +93,7 @@ pub async fn unanswered(_: Rejection) -> Result<Response, std::convert::Infallib
     let mut response = Response::new(r#"{"status":"error","error":"Internal server error","data":null}"#.into());
     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     *response.headers_mut() = TEMPLATES[0].clone();
-    response.headers_mut().remove(X_REQUEST_ID);
+    response.headers_mut().insert(X_REQUEST_ID, claim::request_id(&HeaderMap::new()));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
 }
@@ -102,7 +106,7 @@ const BODY_BYTES: usize = 320;
 const REFERRER_POLICY: HeaderName = HeaderName::from_static("referrer-policy");
 const X_ERROR_CODE: HeaderName = HeaderName::from_static("x-error-code");
 const X_TOTP_WARNING: HeaderName = HeaderName::from_static("x-totp-warning");
-const X_REQUEST_ID: HeaderName = super::claim::X_REQUEST_ID;
+const X_REQUEST_ID: HeaderName = claim::X_REQUEST_ID;
 const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");

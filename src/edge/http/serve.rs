@@ -27,6 +27,7 @@ use tower_service::Service;
 use crate::config::Limits;
 use crate::gateway::Gateway;
 
+use super::bare::Dressed;
 use super::{chain, claim};
 
 /// Serves `listener` until `shutdown` resolves, then lets calls under way finish within `limits.drain_timeout`.
@@ -118,7 +119,8 @@ fn connection(
         .writev(false);
     let calls = RefCell::new(warp::service(chain(gateway.clone(), peer.ip())));
     let service = service_fn(move |request: Request<Incoming>| calls.borrow_mut().call(claim::lift(request)));
-    graceful.watch(builder.serve_connection(TokioIo::new(stream), service))
+    let stream = Dressed::new(TokioIo::new(stream), gateway, peer.ip());
+    graceful.watch(builder.serve_connection(stream, service))
 }
 
 const HEADROOM_LINES: usize = 100;
