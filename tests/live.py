@@ -1,6 +1,6 @@
 """A live server for the tests that need one: the built binary, on a free port, with a data directory of its own.
 
-As a module: `with server() as live: ...`. As a command, which runs another with the server's address and a key in
+As a module: `with server(["free"]) as live: ...`. As a command, which runs another with the server's address and a key in
 its environment (LIVE_URL, LIVE_KEY):
 
     live.py [--plan NAME] [--set NAME=VALUE]... -- COMMAND [ARGUMENT]...
@@ -11,6 +11,7 @@ spelling of the server's environment variables.
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import pathlib
 import socket
@@ -24,24 +25,17 @@ START_TIMEOUT_S = 20
 STOP_TIMEOUT_S = 20
 
 
+@dataclasses.dataclass(frozen=True)
 class Live:
-    """A server that runs: `url` without a trailing slash, and keys on request."""
+    """A server that runs: its address without a trailing slash, and a key for each plan that was asked for."""
 
-    def __init__(self, binary, data, url, environment):
-        self.url = url
-        self._command = [binary, "keys", "create", "--data", data]
-        self._environment = environment
-
-    def key(self, plan):
-        """A new key of a new account on `plan`."""
-        command = [*self._command, "--account", f"{plan}@example.com", "--plan", plan]
-        done = subprocess.run(command, env=self._environment, stdout=subprocess.PIPE, text=True, check=True)
-        return done.stdout.strip()
+    url: str
+    keys: dict
 
 
 @contextlib.contextmanager
-def server(settings=None):
-    """Starts the server, waits until it accepts connections, and stops it at the end.
+def server(plans, settings=None):
+    """Makes a key on each of `plans`, starts the server, waits until it accepts connections, and stops it at the end.
 
     A server that does not end well on SIGTERM is an error too.
     """
@@ -49,13 +43,14 @@ def server(settings=None):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("POLYGATE")}
     environment.update(settings or {})
     with tempfile.TemporaryDirectory(prefix="polygate-live-") as data:
+        keys = {plan: _new_key(binary, data, environment, plan) for plan in plans}
         port = _free_port()
         command = [binary, "serve", "--listen", f"127.0.0.1:{port}", "--data", data]
         with open(os.path.join(data, "output"), "w+") as output:
             process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
             try:
                 _wait_until_ready(process, port)
-                yield Live(binary, data, f"http://127.0.0.1:{port}", environment)
+                yield Live(f"http://127.0.0.1:{port}", keys)
                 process.terminate()
                 if process.wait(STOP_TIMEOUT_S) != 0:
                     raise RuntimeError(f"the server ended with status {process.returncode}")
@@ -70,6 +65,11 @@ def server(settings=None):
 
 def _target_directory():
     return pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+
+
+def _new_key(binary, data, environment, plan):
+    command = [binary, "keys", "create", "--data", data, "--account", f"{plan}@example.com", "--plan", plan]
+    return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
 def _free_port():
@@ -98,8 +98,8 @@ def main():
     parser.add_argument("command", nargs="+")
     arguments = parser.parse_args()
     settings = dict(setting.split("=", 1) for setting in arguments.set)
-    with server(settings) as live:
-        environment = {**os.environ, "LIVE_URL": live.url, "LIVE_KEY": live.key(arguments.plan)}
+    with server([arguments.plan], settings) as live:
+        environment = {**os.environ, "LIVE_URL": live.url, "LIVE_KEY": live.keys[arguments.plan]}
         status = subprocess.run(arguments.command, env=environment, check=False).returncode
     sys.exit(status)
 

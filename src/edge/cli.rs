@@ -203,6 +203,8 @@ enum Failure {
     Accounts(#[from] AccountsError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("cannot listen on {address}: {cause}")]
+    Listen { address: SocketAddr, cause: io::Error },
     #[error(transparent)]
     Run(#[from] RunError),
     #[error("{0}")]
@@ -259,15 +261,17 @@ fn load(file: Option<PathBuf>, data: Option<PathBuf>) -> Result<Config, ConfigEr
     Ok(Config { data: data.unwrap_or(config.data), ..config })
 }
 
+/// Listens before it makes the first key: a start that fails must not have made a key that nobody has seen.
 fn serve(config: Config) -> Result<(), Failure> {
+    let cannot = |cause| Failure::Listen { address: config.listen, cause };
+    let listener = TcpListener::bind(config.listen).map_err(cannot)?;
+    let address = listener.local_addr().map_err(cannot)?;
     let mut store = Store::open(&config.data)?;
     let clock = Clock::system();
-    // Bound first: a port that is taken must not use up the one time that the first key is shown.
-    let listener = TcpListener::bind(config.listen)
-        .map_err(|cause| io::Error::new(cause.kind(), format!("cannot listen on {}: {cause}", config.listen)))?;
     let first = accounts::first_start(&mut store, &config, clock.unix_s())?;
     // A server whose output nobody reads serves all the same.
-    let _ = print(&show::welcome(listener.local_addr()?, first.as_ref()));
+    let _ = print(&show::welcome(address, first.as_ref()));
+    drop(first);
     let report = |error: &KeyringError| print_error(&format!("polygate: {error}\n"));
     Ok(crate::run(config, store, clock, listener, report, stop_signal())?)
 }

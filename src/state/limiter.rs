@@ -4,6 +4,7 @@
 //! a pause gets 60 at once and one more each second, so up to 119 pass within the worst 60 seconds.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -176,15 +177,15 @@ struct Bucket {
 
 /// The most that a bucket holds, whatever is asked for: a minute times this still fits the nanoseconds in 64 bits
 /// that governor counts in.
-const BURST_MAX: u32 = 100_000_000;
+const BURST_MAX: NonZeroU32 = NonZeroU32::new(100_000_000).unwrap();
 
 impl Bucket {
     fn new(rate: Rate) -> Bucket {
         Bucket { rate }
     }
 
-    fn burst(self) -> u32 {
-        self.rate.burst.get().min(BURST_MAX)
+    fn burst(self) -> NonZeroU32 {
+        self.rate.burst.min(BURST_MAX)
     }
 
     /// Time in which one call is refilled, rounded as governor rounds it.
@@ -193,8 +194,7 @@ impl Bucket {
     }
 
     fn governor_quota(self) -> governor::Quota {
-        let burst = self.rate.burst.min(BURST_MAX.try_into().unwrap_or(self.rate.burst));
-        governor::Quota::per_minute(self.rate.requests_a_minute).allow_burst(burst)
+        governor::Quota::per_minute(self.rate.requests_a_minute).allow_burst(self.burst())
     }
 
     fn verdict(self, outcome: Result<StateSnapshot, NotUntil<Duration>>, clock: &Clock) -> Verdict {
@@ -211,7 +211,7 @@ impl Bucket {
     }
 
     fn quota(self, remaining: u32) -> Quota {
-        let limit = self.burst();
+        let limit = self.burst().get();
         let missing = u128::from(limit.saturating_sub(remaining));
         Quota {
             limit,
@@ -228,7 +228,6 @@ fn seconds_up(nanoseconds: u128) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::thread;
 

@@ -1,6 +1,7 @@
 //! Keys, accounts, plans and configuration by the command line: the real program against a real data directory.
 
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -307,6 +308,16 @@ fn output_that_cannot_be_written_is_a_failure() {
     let output = desk.command("config print").stdout(full).stderr(Stdio::piped()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr).unwrap().starts_with("polygate: "));
+}
+
+#[test]
+fn a_start_that_fails_makes_no_key() {
+    let desk = Desk::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let (code, error) = desk.fails(&format!("serve --listen {address}"));
+    assert!(code == 1 && error.starts_with(&format!("polygate: cannot listen on {address}: ")), "{error}");
+    assert!(!desk.data().exists());
 }
 
 #[test]

@@ -1,10 +1,12 @@
-"""What schemathesis does not know by itself: that answers come in several formats, how CSV is read, what XML cannot say."""
+"""What schemathesis does not know: that answers come in several formats, how CSV is read, what some bodies cannot say."""
 
 import itertools
 
 import schemathesis
 
-ACCEPT = itertools.cycle(["application/json", "application/xml", "application/yaml", "text/csv"])
+ACCEPT = itertools.cycle(
+    ["application/json", "application/xml", "text/xml", "application/yaml", "text/csv", "application/problem+json"]
+)
 
 
 @schemathesis.hook
@@ -16,10 +18,15 @@ def before_call(context, case, kwargs):
 
 @schemathesis.hook
 def filter_case(context, case):
-    """Leaves out wrong types in XML: an element's content is text, so that a number or null sent in it is none."""
-    if case.media_type != "application/xml" or not isinstance(case.body, dict):
+    """Leaves out what a body cannot say. The content of an XML element is text, so that a number or null sent in it
+    is none. The name of a part of multipart/form-data stands in a header, which holds no control characters."""
+    if not isinstance(case.body, dict):
         return True
-    return all(isinstance(value, str) for value in case.body.values())
+    if case.media_type == "application/xml":
+        return all(isinstance(value, str) for value in case.body.values())
+    if case.media_type == "multipart/form-data":
+        return all(name.isprintable() for name in case.body)
+    return True
 
 
 @schemathesis.deserializer("text/csv")

@@ -5,13 +5,14 @@
 //! core from its first byte to its last, and the cores share the connections evenly.
 
 use std::cell::RefCell;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use futures_util::future::Either;
 use http::{Method, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -27,6 +28,7 @@ use tower_service::Service;
 use crate::config::Limits;
 use crate::gateway::{Gateway, Refused};
 use crate::pure::fault::Fault;
+use crate::service::catalog::METHODS;
 
 use super::{chain, claim, seal};
 
@@ -119,19 +121,13 @@ fn connection(
         .writev(false);
     let calls = RefCell::new(warp::service(chain(gateway.clone(), peer.ip())));
     let service = service_fn(move |request: Request<Incoming>| {
-        // warp's path filters panic on the one method whose target is no path.
-        let refused = (request.method() == Method::CONNECT).then(|| {
+        if request.method() == Method::CONNECT {
+            // warp's path filters panic on the one method whose target is no path.
             let context = claim::context(&gateway, request.headers(), peer.ip());
-            seal::seal(Err(Refused { context, fault: Fault::MethodNotAllowed("") }))
-        });
-        let answered = refused.is_none().then(|| calls.borrow_mut().call(request));
-        async move {
-            match (refused, answered) {
-                (Some(response), _) => Ok(response),
-                (None, Some(response)) => response.await,
-                (None, None) => unreachable!("a request is refused or answered"),
-            }
+            let refused = Refused { context, fault: Fault::MethodNotAllowed(METHODS) };
+            return Either::Left(ready(Ok(seal::seal(Err(refused)))));
         }
+        Either::Right(calls.borrow_mut().call(request))
     });
     graceful.watch(builder.serve_connection(TokioIo::new(stream), service))
 }

@@ -10,7 +10,6 @@
 //! the last of the two. A table wants two readings of the document: the first finds the columns.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::ops::Range;
 
 use super::Reason;
@@ -20,8 +19,10 @@ use super::emit::{Emit, Emitted};
 pub const COLUMNS_MAX: usize = 1_000;
 /// The most cells of a table, empty ones included: a few wide rows must not blow up many narrow ones.
 pub const CELLS_MAX: usize = 4_000_000;
-/// The longest joined key, in bytes: it stands in every row of an object.
+/// The longest joined key, in bytes.
 pub const PATH_BYTES_MAX: usize = 4_096;
+/// The most bytes of joined keys in all rows of an object: they repeat what the document says once.
+pub const PATHS_BYTES_MAX: usize = 64 << 20;
 
 /// Writes CSV as events come; of a document that is an array, in the second of two readings.
 pub struct Csv<'a> {
@@ -30,6 +31,8 @@ pub struct Csv<'a> {
     layout: Layout,
     /// The joined keys down to the value that comes next.
     path: String,
+    /// Bytes of joined keys so far.
+    paths_bytes: usize,
     open: Vec<Open>,
     table: Table,
 }
@@ -72,7 +75,7 @@ impl<'a> Csv<'a> {
     /// Appends to `out`. `guard` is [`super::Style::csv_guard`].
     pub fn new(out: &'a mut Vec<u8>, guard: bool) -> Self {
         let (path, open) = (String::new(), Vec::new());
-        Csv { out, guard, layout: Layout::Unknown, path, open, table: Table::default() }
+        Csv { out, guard, layout: Layout::Unknown, path, paths_bytes: 0, open, table: Table::default() }
     }
 
     /// Ends the first reading. True when the document is an array: its columns are known and its header written now, and
@@ -112,6 +115,10 @@ impl<'a> Csv<'a> {
                 self.end_line(text.is_empty());
             }
             Layout::Leaves => {
+                self.paths_bytes += self.path.len();
+                if self.paths_bytes > PATHS_BYTES_MAX {
+                    return Err(Reason::PathTooLong);
+                }
                 push_text(&self.path, self.guard, self.out);
                 self.out.push(b',');
                 push_text(text, guard, self.out);
@@ -126,7 +133,8 @@ impl<'a> Csv<'a> {
                 let column = self.table.column(path)?;
                 let start = self.table.text.len();
                 push_text(text, guard, &mut self.table.text);
-                self.table.cells[column] = start..self.table.text.len();
+                // A document that changes between its readings may name a column that is not in the header.
+                *self.table.cells.get_mut(column).ok_or(Reason::NotSerializable)? = start..self.table.text.len();
             }
         }
         self.member_done();
@@ -145,8 +153,7 @@ impl<'a> Csv<'a> {
             // An item of the document itself is a row: its path begins within it.
             if !(in_table && depth == 1) {
                 self.join();
-                // Writing to a String cannot fail.
-                let _ = write!(self.path, "{index}");
+                self.path.push_str(itoa::Buffer::new().format(index));
             }
         }
         if self.path.len() > PATH_BYTES_MAX { Err(Reason::PathTooLong) } else { Ok(()) }
@@ -286,11 +293,21 @@ impl Emit for Csv<'_> {
     }
 }
 
+/// The bytes that put a field in quotes.
+const WANTS_QUOTES: [bool; 256] = {
+    let mut wants = [false; 256];
+    wants[b',' as usize] = true;
+    wants[b'"' as usize] = true;
+    wants[b'\r' as usize] = true;
+    wants[b'\n' as usize] = true;
+    wants
+};
+
 /// Appends a field, quoted where it must be.
 fn push_text(text: &str, guard: bool, out: &mut Vec<u8>) {
     let guarded = guard && text.starts_with(['=', '+', '-', '@', '\t', '\r']);
     let bytes = text.as_bytes();
-    let quoted = bytes.iter().any(|byte| matches!(byte, b',' | b'"' | b'\r' | b'\n'));
+    let quoted = bytes.iter().any(|&byte| WANTS_QUOTES[usize::from(byte)]);
     if quoted {
         out.push(b'"');
     }
@@ -305,5 +322,87 @@ fn push_text(text: &str, guard: bool, out: &mut Vec<u8>) {
         out.push(b'"');
     } else {
         out.extend_from_slice(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Format, JsonError, Style, transcode};
+    use super::*;
+
+    fn csv(json: &str) -> Result<String, JsonError> {
+        styled(json, Style::default())
+    }
+
+    fn styled(json: &str, style: Style) -> Result<String, JsonError> {
+        let mut out = Vec::new();
+        transcode(json.as_bytes(), Format::Csv, style, &mut out)?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[track_caller]
+    fn check(json: &str, expected: &str) {
+        assert_eq!(csv(json).unwrap().replace("\r\n", "\n"), expected);
+    }
+
+    #[test]
+    fn an_object_is_a_row_a_leaf() {
+        check(
+            r#"{"a":{"b":[1,{"c":null}],"d.e":true},"\\":{},"":[],"f":"x,y"}"#,
+            "key,value\na.b.0,1\na.b.1.c,\na.d\\.e,true\n\\\\,\n,\nf,\"x,y\"\n",
+        );
+        check("{}", "key,value\n");
+        check(r#"{"":{"":{"a":1}}}"#, "key,value\n..a,1\n");
+    }
+
+    #[test]
+    fn an_array_is_a_table() {
+        check(
+            r#"[{"id":1,"a":{"b":2}},{"c":"x","id":3},4,[5,[6]]]"#,
+            "id,a.b,c,value,0,1.0\n1,2,,,,\n3,,x,,,\n,,,4,,\n,,,,5,6\n",
+        );
+        check(r#"[{"a":1,"a":2}]"#, "a\n2\n");
+        check(r#"["a",null,""]"#, "value\na\n\"\"\n\"\"\n");
+        check("[]", "value\n");
+        check("[{},[]]", "value\n\"\"\n\"\"\n");
+    }
+
+    #[test]
+    fn a_scalar_is_a_table_of_one_cell() {
+        check("1.50", "value\n1.50\n");
+        check("null", "value\n\"\"\n");
+        check(r#""a\nb""#, "value\n\"a\nb\"\n");
+    }
+
+    #[test]
+    fn the_guard_is_for_text_alone() {
+        let guard = Style { csv_guard: true, ..Style::default() };
+        let json = r#"{"=k":"=1","a":-1,"b":"-1","c":"\t","d":"\r,","e":"@x","f":"+","g":"x=","h":{"+i":null}}"#;
+        assert_eq!(
+            styled(json, guard).unwrap(),
+            "key,value\r\n'=k,'=1\r\na,-1\r\nb,'-1\r\nc,'\t\r\nd,\"'\r,\"\r\ne,'@x\r\nf,'+\r\ng,x=\r\nh.+i,\r\n",
+        );
+        assert_eq!(styled(r#"[{"@a":"=b"},{"@a":-2}]"#, guard).unwrap(), "'@a\r\n'=b\r\n-2\r\n");
+        assert_eq!(styled(r#"[{"@a":"=b"}]"#, Style::default()).unwrap(), "@a\r\n=b\r\n");
+    }
+
+    #[test]
+    fn what_would_grow_without_bound_is_refused() {
+        let fails = |json: &str| csv(json).unwrap_err().reason;
+        let wide = |columns: usize| {
+            let members: Vec<String> = (0..columns).map(|i| format!("\"k{i}\":0")).collect();
+            format!("{{{}}}", members.join(","))
+        };
+        assert!(csv(&format!("[{}]", wide(COLUMNS_MAX))).is_ok());
+        assert!(csv(&wide(COLUMNS_MAX + 1)).is_ok());
+        assert_eq!(fails(&format!("[{}]", wide(COLUMNS_MAX + 1))), Reason::TooManyColumns);
+        let narrow = ",{}".repeat(CELLS_MAX / COLUMNS_MAX);
+        assert_eq!(fails(&format!("[{}{narrow}]", wide(COLUMNS_MAX))), Reason::TooManyCells);
+        let key = "k".repeat(PATH_BYTES_MAX / 2);
+        assert!(csv(&format!("{{\"{key}\":{{\"{}\":1}}}}", &key[1..])).is_ok());
+        assert_eq!(fails(&format!("{{\"{key}\":{{\"{key}\":1}}}}")), Reason::PathTooLong);
+        assert_eq!(fails(&format!("{{\"{key}{key}\":[1]}}")), Reason::PathTooLong);
+        let many = "1,".repeat(PATHS_BYTES_MAX / key.len());
+        assert_eq!(fails(&format!("{{\"{key}\":[{many}1]}}")), Reason::PathTooLong);
     }
 }

@@ -147,28 +147,39 @@ impl Emit for Xml<'_> {
     }
 }
 
-/// True where a byte may need an escape in text, or opens U+FFFE or U+FFFF.
-const SUSPECT: [bool; 256] = {
-    let mut suspect = [false; 256];
-    let mut byte = 0;
-    while byte < 0x20 {
-        suspect[byte] = byte != b'\t' as usize && byte != b'\n' as usize;
-        byte += 1;
-    }
-    suspect[b'&' as usize] = true;
-    suspect[b'<' as usize] = true;
-    suspect[b'>' as usize] = true;
-    suspect[0xEF] = true;
-    suspect
-};
+/// What a byte asks for in text, as bits; a text's own are those of its bytes together.
+mod class {
+    /// An escape.
+    pub const ESCAPE: u8 = 1;
+    /// A closer look: it is a forbidden character, or may begin one.
+    pub const SUSPECT: u8 = 2;
+
+    pub const OF: [u8; 256] = {
+        let mut of = [0; 256];
+        let mut byte = 0;
+        while byte < 0x20 {
+            of[byte] = SUSPECT;
+            byte += 1;
+        }
+        of[b'\t' as usize] = 0;
+        of[b'\n' as usize] = 0;
+        of[b'\r' as usize] = ESCAPE;
+        of[b'&' as usize] = ESCAPE;
+        of[b'<' as usize] = ESCAPE;
+        of[b'>' as usize] = ESCAPE;
+        of[0xEF] = SUSPECT;
+        of
+    };
+}
 
 fn push_text(text: &str, out: &mut Vec<u8>) {
-    if !text.bytes().any(|byte| SUSPECT[usize::from(byte)]) {
-        out.extend_from_slice(text.as_bytes());
-    } else if text.contains(forbidden) {
+    let classes = text.bytes().fold(0, |classes, byte| classes | class::OF[usize::from(byte)]);
+    if classes & class::SUSPECT != 0 && text.contains(forbidden) {
         push_text(&text.replace(forbidden, "\u{FFFD}"), out);
-    } else {
+    } else if classes & class::ESCAPE != 0 {
         out.extend_from_slice(quick_xml::escape::partial_escape(text).as_bytes());
+    } else {
+        out.extend_from_slice(text.as_bytes());
     }
 }
 
@@ -203,6 +214,92 @@ fn push_key(key: &str, names: &mut String) {
         } else {
             // Writing to a String cannot fail.
             let _ = write!(names, "_x{:04X}_", u32::from(character));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Format, Style, transcode};
+    use super::*;
+
+    #[track_caller]
+    fn check(json: &str, expected: &str) {
+        let mut out = Vec::new();
+        transcode(json.as_bytes(), Format::Xml, Style::default(), &mut out).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        let body = out.strip_prefix("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n").unwrap();
+        assert_eq!(body.replace(" xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\"", ""), expected);
+    }
+
+    #[test]
+    fn values_of_every_kind() {
+        check(
+            r#"{"n":[1,null,[],[[true]]],"o":{},"s":"","a":1,"a":2}"#,
+            r#"<response>
+  <n>
+    <item>1</item>
+    <item xsi:nil="true"/>
+    <item type="array"/>
+    <item>
+      <item>
+        <item>true</item>
+      </item>
+    </item>
+  </n>
+  <o type="object"/>
+  <s></s>
+  <a>1</a>
+  <a>2</a>
+</response>
+"#,
+        );
+        check("[]", "<response type=\"array\"/>\n");
+        check("{}", "<response type=\"object\"/>\n");
+        check("null", "<response xsi:nil=\"true\"/>\n");
+        check("1E5", "<response>1E5</response>\n");
+        check(r#""a""#, "<response>a</response>\n");
+    }
+
+    #[test]
+    fn text_is_escaped() {
+        check(r#""<&>]]>\r\n\t\"'""#, "<response>&lt;&amp;&gt;]]&gt;&#13;\n\t\"'</response>\n");
+        check(
+            r#""\u0000a\u001f&\ufffe\uffff\ufffd\ufeff\u0085""#,
+            "<response>\u{FFFD}a\u{FFFD}&amp;\u{FFFD}\u{FFFD}\u{FFFD}\u{FEFF}\u{85}</response>\n",
+        );
+    }
+
+    #[test]
+    fn keys_become_names() {
+        for (key, name) in [
+            ("token", "token"),
+            ("a-b.c_d1", "a-b.c_d1"),
+            ("", "_x_"),
+            ("_x_", "_x005F_x_"),
+            ("_x0041_", "_x005F_x0041_"),
+            ("a_x", "a_x005F_x"),
+            ("_", "_"),
+            ("x", "x"),
+            ("1st", "_x0031_st"),
+            ("-a", "_x002D_a"),
+            ("first name", "first_x0020_name"),
+            ("@id", "_x0040_id"),
+            ("$ref", "_x0024_ref"),
+            ("a:b", "a_x003A_b"),
+            ("a><b/>", "a_x003E__x003C_b_x002F__x003E_"),
+            ("xml", "_x0078_ml"),
+            ("XMLHttp", "_x0058_MLHttp"),
+            ("straße", "straße"),
+            ("中文", "中文"),
+            ("\u{301}", "_x0301_"),
+            ("e\u{301}", "e\u{301}"),
+            ("😀", "_x1F600_"),
+            ("\u{218F}", "_x218F_"),
+        ] {
+            let mut names = String::new();
+            push_key(key, &mut names);
+            assert_eq!(names, name, "{key:?}");
         }
     }
 }

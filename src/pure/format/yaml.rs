@@ -280,3 +280,107 @@ fn push_double_quoted(text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(quoted.as_bytes());
     out.push(b'"');
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Format, JsonError, Reason, Style, transcode};
+    use super::*;
+
+    fn yaml(json: &str) -> Result<String, JsonError> {
+        let mut out = Vec::new();
+        transcode(json.as_bytes(), Format::Yaml, Style::default(), &mut out)?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[track_caller]
+    fn check(json: &str, expected: &str) {
+        assert_eq!(yaml(json).unwrap(), expected);
+    }
+
+    #[test]
+    fn values_of_every_kind() {
+        check(
+            r#"{"a":[1,[2,[]],{"k":"v","l":{"m":null}},{}],"b":{},"c":true}"#,
+            "a:
+  - 1
+  - - 2
+    - []
+  - k: v
+    l:
+      m: null
+  - {}
+b: {}
+c: true
+",
+        );
+        check("[[[1]],{}]", "- - - 1\n- {}\n");
+        check("[]", "[]\n");
+        check("{}", "{}\n");
+        check("null", "null\n");
+        check(r#""no""#, "'no'\n");
+    }
+
+    #[test]
+    fn numbers_are_numbers_to_every_reader() {
+        for (json, expected) in [
+            ("0", "0"),
+            ("-12", "-12"),
+            ("123456789012345678901234567890", "123456789012345678901234567890"),
+            ("1.50", "1.50"),
+            ("1e3", "1.0e+3"),
+            ("1E-3", "1.0e-3"),
+            ("-1.5e03", "-1.5e+03"),
+            ("1e400", ".inf"),
+            ("-1.5e400", "-.inf"),
+            ("1e-400", "1.0e-400"),
+        ] {
+            check(json, &format!("{expected}\n"));
+        }
+    }
+
+    #[test]
+    fn strings_take_the_simplest_safe_style() {
+        let json = |text: &str| serde_json::to_string(text).unwrap();
+        for plain in [
+            "a",
+            "hello world",
+            "a:b",
+            "a#b",
+            "it's",
+            "http://x.y/z?a=b#c",
+            "2 apples",
+            "é",
+            "😀",
+            "/path",
+            "$1",
+            "~a",
+            "error",
+        ] {
+            check(&json(plain), &format!("{plain}\n"));
+        }
+        for single in [
+            "", " ", "a ", "yes", "NULL", "~", "1", "007", "1_000", "12:30:45", "e5", "+1", "a: b", "a #b", "a:",
+            "- a", "=", "<<", "...", "{a}",
+        ] {
+            check(&json(single), &format!("'{single}'\n"));
+        }
+        check(r#""'a'""#, "'''a'''\n");
+        check(r#""a\nb\t\"\\""#, "\"a\\nb\\t\\\"\\\\\"\n");
+        check(r#""\u0000\u0085\u00a0\u2028\ufeff""#, "\"\\x00\\x85\\xA0\\u2028\\uFEFF\"\n");
+    }
+
+    #[test]
+    fn long_keys_are_marked() {
+        let (fits, long) = ("k".repeat(PLAIN_KEY_BYTES_MAX), "k".repeat(PLAIN_KEY_BYTES_MAX + 1));
+        check(&format!("{{\"{fits}\":1}}"), &format!("{fits}: 1\n"));
+        check(&format!("[{{\"{long}\":{{\"a\":1}}}}]"), &format!("- ? {long}\n  :\n    a: 1\n"));
+    }
+
+    #[test]
+    fn what_readers_refuse_is_refused() {
+        assert_eq!(yaml(r#"{"a":1,"a":2}"#).unwrap_err().reason, Reason::DuplicateKey);
+        let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+        assert!(yaml(&nested(YAML_DEPTH_MAX)).is_ok());
+        assert_eq!(yaml(&nested(YAML_DEPTH_MAX + 1)).unwrap_err().reason, Reason::TooDeep);
+    }
+}

@@ -95,15 +95,13 @@ impl<'a> Input<'a> {
     /// # Errors
     /// `fault` when it is anything else, or outside `range`. Nothing wraps: what has no exact value is refused.
     pub fn integer(&self, name: &str, range: RangeInclusive<u32>, fault: Fault) -> Result<Option<u32>, Fault> {
-        let number = match self.value(name) {
-            Value::Absent | Value::Null => return Ok(None),
-            Value::Integer(number) => Some(*number),
-            Value::Other => None,
-            value if value.as_text().is_some_and(|text| text.trim_ascii().is_empty()) => return Ok(None),
-            value => value.as_text().and_then(whole_number),
-        };
-        let number = number.and_then(|number| u32::try_from(number).ok()).filter(|number| range.contains(number));
-        number.map(Some).ok_or(fault)
+        let value = self.value(name);
+        let is_blank = value.as_text().is_some_and(|text| text.trim_ascii().is_empty());
+        if is_blank || matches!(value, Value::Absent | Value::Null) {
+            return Ok(None);
+        }
+        let number = value.as_number().and_then(|number| u32::try_from(number).ok());
+        number.filter(|number| range.contains(number)).map(Some).ok_or(fault)
     }
 
     fn value(&self, name: &str) -> &Value<'a> {

@@ -27,6 +27,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Rows of the change log that are kept.
 const CHANGES_KEPT: i64 = 10_000;
 
+/// The most of what was typed that an error repeats.
+const SHOWN_CHARS_MAX: usize = 64;
+
 type Result<T> = std::result::Result<T, StoreError>;
 
 /// A connection to the database of a data directory.
@@ -129,6 +132,7 @@ impl Store {
 
     /// The key that goes by this number, or whose prefix, as far as it is given, is this.
     pub fn find_key(&self, which: &str) -> Result<KeyRow> {
+        let which = which.trim();
         let no_such_key = || StoreError::NoSuchKey(shown(which));
         let found = if let Ok(id) = which.parse::<i64>() {
             keys(&self.connection, "SELECT * FROM api_key WHERE id = ?1", [id])?
@@ -324,7 +328,7 @@ fn insert_key(change: &Connection, account_id: i64, key: &NewKey<'_>, now_unix_s
 
 fn check_sizes(key: &NewKey<'_>) -> Result<()> {
     if key.name.chars().count() > NAME_CHARS_MAX || key.name.chars().any(char::is_control) {
-        return Err(StoreError::TooMuch("a key's name has at most 100 characters, and none of them controls anything"));
+        return Err(StoreError::TooMuch("a key's name has at most 100 characters and no control characters"));
     }
     let bounds = &key.bounds;
     let texts = [&bounds.scopes, &bounds.origins];
@@ -353,7 +357,8 @@ fn checked_email(email: &str) -> Result<String> {
 /// What was typed, as far as an error repeats it: short, without control characters, and never a whole key.
 fn shown(typed: &str) -> String {
     let text: String = typed.chars().filter(|char| !char.is_control()).collect();
-    match text.char_indices().nth(if text.starts_with(key::START) { 9 } else { 64 }) {
+    let kept = text.find(key::START).map_or(SHOWN_CHARS_MAX, |at| text[..at].chars().count() + key::PREFIX_CHARS);
+    match text.char_indices().nth(kept.min(SHOWN_CHARS_MAX)) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }

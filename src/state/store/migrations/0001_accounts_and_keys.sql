@@ -29,8 +29,8 @@ CREATE TABLE api_key (
     created_unix_s INTEGER NOT NULL,
     expires_unix_s INTEGER,
     revoked_unix_s INTEGER,
-    -- The key that took over when this one was rotated.
-    replaced_by INTEGER REFERENCES api_key (id)
+    -- The key that took over when this one was rotated: always a later one, so that following them ends.
+    replaced_by INTEGER REFERENCES api_key (id) CHECK (replaced_by > id)
 ) STRICT;
 
 CREATE INDEX api_key_of_account ON api_key (account_id);
