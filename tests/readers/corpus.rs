@@ -16,6 +16,10 @@ pub fn documents() -> Vec<(String, String)> {
         add(format!("string {i}"), roles(string));
         add(format!("string {i} alone"), json!(string));
     }
+    // Characters from all over Unicode at the beginning of a key and within.
+    let characters = (0..0x1_1000_u32).step_by(CHARACTER_STEP).filter_map(char::from_u32);
+    let keys = characters.flat_map(|character| [format!("{character}a"), format!("a{character}")]);
+    add("characters in keys".into(), Value::Object(keys.map(|key| (key, json!(1))).collect()));
     let mut dice = Dice(0x9E37_79B9_7F4A_7C15);
     for (name, letters) in [("numeric", NUMERIC), ("indicator", INDICATORS), ("odd", ODD)] {
         for i in 0..40 {
@@ -161,6 +165,9 @@ const MORE: [&str; 66] = [
     "e-3",
     "e1x",
 ];
+
+/// A prime, so that the characters taken lie differently in each block.
+const CHARACTER_STEP: usize = 31;
 
 const NUMERIC: &str = "0123456789abefxo_+-.:, eETZtzinfNa";
 const INDICATORS: &str = "-?:,[]{}#&*!|>'\"%@`=~<\\  ab\n\t.";

@@ -80,7 +80,7 @@ pub fn open(gateway: &Arc<Gateway>, head: Head, peer: IpAddr) -> Flow<Claimed> {
     }
     // CONNECT alone names no path (RFC 9110 section 9.3.6).
     if head.method == Method::CONNECT {
-        return refuse(context, Fault::MethodNotAllowed(""));
+        return refuse(context, Fault::MethodNotAllowed(METHODS));
     }
     let Some(route) = gateway.catalog.find(head.uri.path()) else {
         return refuse(context, Fault::UnknownApi);

@@ -19,8 +19,10 @@ use super::emit::{Emit, Emitted};
 pub const COLUMNS_MAX: usize = 1_000;
 /// The most cells of a table, empty ones included: a few wide rows must not blow up many narrow ones.
 pub const CELLS_MAX: usize = 4_000_000;
-/// The longest joined key, in bytes: it stands in every row of an object.
+/// The longest joined key, in bytes.
 pub const PATH_BYTES_MAX: usize = 4_096;
+/// The most bytes of joined keys in all rows of an object: they repeat what the document says once.
+pub const PATHS_BYTES_MAX: usize = 64 << 20;
 
 /// Writes CSV as events come; of a document that is an array, in the second of two readings.
 pub struct Csv<'a> {
@@ -29,6 +31,8 @@ pub struct Csv<'a> {
     layout: Layout,
     /// The joined keys down to the value that comes next.
     path: String,
+    /// Bytes of joined keys so far.
+    paths_bytes: usize,
     open: Vec<Open>,
     table: Table,
 }
@@ -71,7 +75,7 @@ impl<'a> Csv<'a> {
     /// Appends to `out`. `guard` is [`super::Style::csv_guard`].
     pub fn new(out: &'a mut Vec<u8>, guard: bool) -> Self {
         let (path, open) = (String::new(), Vec::new());
-        Csv { out, guard, layout: Layout::Unknown, path, open, table: Table::default() }
+        Csv { out, guard, layout: Layout::Unknown, path, paths_bytes: 0, open, table: Table::default() }
     }
 
     /// Ends the first reading. True when the document is an array: its columns are known and its header written now, and
@@ -111,6 +115,10 @@ impl<'a> Csv<'a> {
                 self.end_line(text.is_empty());
             }
             Layout::Leaves => {
+                self.paths_bytes += self.path.len();
+                if self.paths_bytes > PATHS_BYTES_MAX {
+                    return Err(Reason::PathTooLong);
+                }
                 push_text(&self.path, self.guard, self.out);
                 self.out.push(b',');
                 push_text(text, guard, self.out);
@@ -125,7 +133,8 @@ impl<'a> Csv<'a> {
                 let column = self.table.column(path)?;
                 let start = self.table.text.len();
                 push_text(text, guard, &mut self.table.text);
-                self.table.cells[column] = start..self.table.text.len();
+                // A document that changes between its readings may name a column that is not in the header.
+                *self.table.cells.get_mut(column).ok_or(Reason::NotSerializable)? = start..self.table.text.len();
             }
         }
         self.member_done();
@@ -393,5 +402,7 @@ mod tests {
         assert!(csv(&format!("{{\"{key}\":{{\"{}\":1}}}}", &key[1..])).is_ok());
         assert_eq!(fails(&format!("{{\"{key}\":{{\"{key}\":1}}}}")), Reason::PathTooLong);
         assert_eq!(fails(&format!("{{\"{key}{key}\":[1]}}")), Reason::PathTooLong);
+        let many = "1,".repeat(PATHS_BYTES_MAX / key.len());
+        assert_eq!(fails(&format!("{{\"{key}\":[{many}1]}}")), Reason::PathTooLong);
     }
 }

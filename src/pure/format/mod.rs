@@ -143,7 +143,7 @@ pub enum Reason {
     TooManyColumns,
     /// A CSV table would have too many cells.
     TooManyCells,
-    /// Nested keys joined to one for CSV are too long.
+    /// Nested keys joined to one for CSV are too long, each or together.
     PathTooLong,
 }
 
