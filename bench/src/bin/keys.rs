@@ -4,11 +4,11 @@
 
 use std::error::Error;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use polygate::config::Config;
 use polygate::pure::bounds::Bounds;
 use polygate::pure::key::ApiKey;
+use polygate::state::clock::Clock;
 use polygate::state::store::{NewKey, Store};
 use ring::rand::SystemRandom;
 
@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .map_err(|_| "usage: keys CONFIG DATA OUT")?;
     let config = Config::load(Some(Path::new(&config)), std::iter::empty())?;
     let mut store = Store::open(Path::new(&data))?;
-    let now_unix_s = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let now_unix_s = Clock::system().unix_s();
     for (file, plan) in [("keys", Some("bench")), ("limited", Some("limited")), ("unknown", None)] {
         let plan = plan.and_then(|name| config.plans.iter().find(|plan| plan.name == name));
         let mut lines = String::new();
