@@ -37,8 +37,10 @@ impl Choice {
 pub fn choose<'a>(mut lines: impl Iterator<Item = &'a [u8]>) -> Option<Choice> {
     let Some(first) = lines.next() else { return Some(Choice::JSON) };
     let second = lines.next();
-    if second.is_none() && (first == b"application/json" || first == b"*/*") {
-        return Some(Choice::JSON);
+    if second.is_none()
+        && let Some(choice) = choose_plain(first)
+    {
+        return Some(choice);
     }
 
     let mut tally = Tally::default();
@@ -55,6 +57,15 @@ pub fn choose<'a>(mut lines: impl Iterator<Item = &'a [u8]>) -> Option<Choice> {
         }
     }
     tally.choice()
+}
+
+/// The choice of a header that says one media type of ours or `*/*`, and nothing else: most of them do.
+fn choose_plain(line: &[u8]) -> Option<Choice> {
+    if line == b"*/*" {
+        return Some(Choice::JSON);
+    }
+    let media = MEDIA.iter().find(|media| media.name.as_bytes() == line)?;
+    Some(Choice { format: media.format, content_type: media.content_type, problem: false })
 }
 
 /// Splits at `separator` outside quoted strings (RFC 9110 section 5.6.4); the pieces are trimmed, empty ones included.

@@ -130,7 +130,8 @@ fn what_is_no_http_gets_a_whole_answer() {
         assert_eq!(body, r#"{"status":"error","error":"Malformed HTTP request","data":null}"#);
         assert!(head.contains(&format!("content-length: {}", body.len())));
     }
-    let answer = live.exchange(&format!("GET / HTTP/1.1\nHost: t\nConnection: close\nX-Filler: {}\n\n", "a".repeat(200_000)));
+    let answer =
+        live.exchange(&format!("GET / HTTP/1.1\nHost: t\nConnection: close\nX-Filler: {}\n\n", "a".repeat(200_000)));
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
     assert!(answer.ends_with(r#"{"status":"error","error":"Request headers are too large","data":null}"#), "{answer}");
     // A well-formed call on the same connection before it has its own answer.
