@@ -3,6 +3,8 @@
 //! Every change is one transaction, which also appends to the change log. Writers wait for each other; readers in
 //! write-ahead mode wait for nobody.
 
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,6 +22,7 @@ use crate::pure::plan::Plan;
 const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_accounts_and_keys.sql")];
 
 const FILE_NAME: &str = "polygate.db";
+const LOCK_NAME: &str = "polygate.lock";
 
 /// How long a writer waits for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,7 +45,8 @@ impl Store {
     /// Opens the database in a data directory, making both when they are not there, readable by their owner only.
     pub fn open(data: &Path) -> Result<Store> {
         let file = data.join(FILE_NAME);
-        make_private(data, &file).map_err(|cause| StoreError::Open { path: data.to_owned(), cause })?;
+        // One at a time: SQLite does not wait when a new database goes into write-ahead mode.
+        let _turn = make_private(data, &file).map_err(|cause| StoreError::Open { path: data.to_owned(), cause })?;
         let mut connection = Connection::open(&file)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.pragma_update(None, "foreign_keys", true)?;
@@ -227,7 +231,9 @@ impl Store {
     }
 }
 
-fn make_private(data: &Path, file: &Path) -> std::io::Result<()> {
+/// Makes what is not there yet, readable by its owner only, and waits for the turn to open it, which ends with the file
+/// that is returned.
+fn make_private(data: &Path, file: &Path) -> std::io::Result<File> {
     let mut directory = std::fs::DirBuilder::new();
     let mut options = std::fs::OpenOptions::new();
     #[cfg(unix)]
@@ -237,12 +243,19 @@ fn make_private(data: &Path, file: &Path) -> std::io::Result<()> {
         options.mode(0o600);
     }
     directory.recursive(true).create(data)?;
-    // Made before SQLite would, which would let others read it; its side files take over this one's permissions.
-    options.create(true).append(true).open(file).map(drop)
+    options.append(true);
+    let turn = options.clone().create(true).open(data.join(LOCK_NAME))?;
+    turn.lock()?;
+    // Made before SQLite would, which would let others read it; its side files take over this one's permissions. A file
+    // that is there is not opened: closing it would drop the locks that this process's other connections hold.
+    match options.create_new(true).open(file) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(turn),
+        made => made.map(|_| turn),
+    }
 }
 
 fn migrate(connection: &mut Connection, data: &Path) -> Result<()> {
-    // Write-ahead mode is kept in the file; setting it takes a lock, so it is asked for first.
+    // Write-ahead mode is kept in the file.
     let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
     if mode != "wal" {
         connection.pragma_update(None, "journal_mode", "wal")?;
