@@ -24,7 +24,7 @@ use crate::service::catalog::{Catalog, Route};
 use crate::service::totp;
 use crate::state::clock::Clock;
 use crate::state::keyring::{Entry, Keyring};
-use crate::state::limiter::{AddressLimiter, Quota};
+use crate::state::limiter::{AddressLimiter, Quota, Verdict};
 use crate::state::meter::Hold;
 
 /// What all calls share.
@@ -130,12 +130,12 @@ pub struct Claimed {
     pub credential: Credential,
 }
 
-/// The caller is known and may use the route.
+/// The caller is known.
 pub struct Known {
     request: Request,
 }
 
-/// The caller is within its per-minute limit.
+/// The caller is within its per-minute limit and may use the route.
 pub struct Admitted {
     /// The request; its body is read next.
     pub request: Request,
@@ -177,10 +177,10 @@ impl<S> Call<S> {
     }
 }
 
-/// Who calls? Keyed routes want a live key that is allowed here; open routes ask nobody.
+/// Who calls? Keyed routes want a live key; open routes ask nobody.
 pub fn authenticate(mut call: Call<Claimed>) -> Flow<Known> {
-    let request = &call.state.request;
-    let caller = match (&call.state.credential, request.route.access) {
+    let access = call.state.request.route.access;
+    call.context.caller = match (&call.state.credential, access) {
         (Credential::InQuery, _) => return Err(call.refuse(Fault::KeyInQuery)),
         (_, Access::Open) => None,
         (Credential::Missing, Access::Key) => return Err(call.refuse(Fault::KeyRequired)),
@@ -193,11 +193,26 @@ pub fn authenticate(mut call: Call<Claimed>) -> Flow<Known> {
             }
         }
     };
-    let barred = caller.as_ref().and_then(|entry| bar(entry, request, call.context.address));
-    call.context.caller = caller;
-    match barred {
+    Ok(call.with(|Claimed { request, .. }| Known { request }))
+}
+
+/// Is the caller within its per-minute limit, and may it be here? Keys have a limit of their own, callers of open routes
+/// their address's. A key that may not be used here counts all the same, so that nobody tries for nothing.
+pub fn admit(mut call: Call<Known>) -> Flow<Admitted> {
+    let verdict = match &call.context.caller {
+        Some(entry) => entry.limiter.as_ref().map(|limiter| limiter.check()),
+        None => Some(call.context.gateway.addresses.check(call.context.address)),
+    };
+    if let Some(Verdict { admitted, quota, retry_after_s }) = verdict {
+        call.context.quota = Some(quota);
+        if !admitted {
+            return Err(call.refuse(Fault::RateLimited { limit: quota.requests_a_minute, retry_after_s }));
+        }
+    }
+    let caller = call.context.caller.as_deref();
+    match caller.and_then(|entry| bar(entry, &call.state.request, call.context.address)) {
         Some(fault) => Err(call.refuse(fault)),
-        None => Ok(call.with(|Claimed { request, .. }| Known { request })),
+        None => Ok(call.with(|Known { request }| Admitted { request })),
     }
 }
 
@@ -214,24 +229,6 @@ fn bar(entry: &Entry, request: &Request, address: IpAddr) -> Option<Fault> {
         Some(Fault::OriginNotAllowed)
     } else {
         None
-    }
-}
-
-/// Is the caller within its per-minute limit? Keys have their own; callers of open routes have their address's.
-pub fn admit(mut call: Call<Known>) -> Flow<Admitted> {
-    let verdict = match &call.context.caller {
-        Some(entry) => entry.limiter.as_ref().map(|limiter| limiter.check()),
-        None => Some(call.context.gateway.addresses.check(call.context.address)),
-    };
-    let Some(verdict) = verdict else {
-        return Ok(call.with(|Known { request }| Admitted { request }));
-    };
-    call.context.quota = Some(verdict.quota);
-    if verdict.admitted {
-        Ok(call.with(|Known { request }| Admitted { request }))
-    } else {
-        let limit = verdict.quota.requests_a_minute;
-        Err(call.refuse(Fault::RateLimited { limit, retry_after_s: verdict.retry_after_s }))
     }
 }
 
@@ -284,8 +281,10 @@ pub fn reserve(call: Call<Decoded>) -> Flow<Held> {
         Some(entry) => match entry.account.balance.reserve(call.state.route.cost.into(), call.context.now_unix_s) {
             Some(hold) => Some(hold),
             None => {
+                let renewal_unix_s = entry.account.balance.snapshot(call.context.now_unix_s).renewal_unix_s;
+                let renewal_in_s = renewal_unix_s.saturating_sub(call.context.now_unix_s);
                 let status = call.context.gateway.config.exhausted_status;
-                return Err(call.refuse(Fault::CreditsExhausted { status }));
+                return Err(call.refuse(Fault::CreditsExhausted { status, renewal_in_s }));
             }
         },
     };

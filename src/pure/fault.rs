@@ -47,6 +47,8 @@ pub enum Fault {
     CreditsExhausted {
         /// 402, 403 (the default) or 429.
         status: u16,
+        /// Whole seconds until the next period begins; the `Retry-After` of a 429.
+        renewal_in_s: u64,
     },
     /// The key's scopes do not name this API.
     ScopeNotAllowed,
@@ -129,7 +131,7 @@ impl Fault {
             KeyInQuery => {
                 ("key-in-query", 401, "API key must be sent in the X-API-Key header, never in the query string")
             }
-            CreditsExhausted { status } => (
+            CreditsExhausted { status, .. } => (
                 "credits-exhausted",
                 *status,
                 "Monthly credits have been depleted. Upgrade your plan or wait for the next billing cycle.",

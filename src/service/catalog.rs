@@ -61,7 +61,7 @@ impl Catalog {
                 (path, "GET", ANY.to_vec()),
                 (path, "HEAD", ANY.to_vec()),
                 (path, "POST", [&ANY[..], &WITH_BODY].concat()),
-                (path, "OPTIONS", vec![204]),
+                (path, "OPTIONS", vec![204, 431]),
             ]
         })
     }

@@ -74,6 +74,8 @@ async fn the_status_of_spent_credits_is_configurable() {
         let app = App::new(&Setup { plan: "spent".into(), config, ..Setup::default() });
         let answer = app.send(&post("X-API-Key: $key\n", OTP)).await;
         assert_eq!((answer.status, answer.header("x-error-code")), (status, "credits-exhausted"));
+        // A 429 says when to try again: when the next period begins.
+        assert_eq!(answer.header("retry-after"), if status == 429 { "2597365" } else { "" });
     }
 }
 
@@ -210,6 +212,55 @@ async fn keys_in_the_query_are_refused_wherever_they_stand() {
         let answer = app.send(request).await;
         assert_eq!((answer.status, answer.header("x-error-code")), (401, "key-in-query"), "{request}");
     }
+}
+
+#[tokio::test]
+async fn keys_come_in_either_header() {
+    let app = App::new(&Setup::default());
+    for (headers, status) in [
+        ("X-API-Key: $key\n", 200),
+        ("x-api-key:   $key  \n", 200),
+        ("Authorization: Bearer $key\n", 200),
+        ("authorization: bearer $key\n", 200),
+        ("X-API-Key:\nAuthorization: Bearer $key\n", 200),
+        ("Authorization: Basic dXNlcjpwYXNz\nAuthorization: Bearer $key\n", 200),
+        ("X-API-Key: nonsense\nAuthorization: Bearer $key\n", 401),
+        ("Authorization: Basic dXNlcjpwYXNz\n", 401),
+    ] {
+        assert_eq!(app.send(&post(headers, OTP)).await.status, status, "{headers}");
+    }
+}
+
+#[tokio::test]
+async fn a_format_in_the_query_beats_accept() {
+    let app = App::new(&Setup::default());
+    for (accept, query, content_type) in [
+        ("application/xml", "format=yaml", "application/yaml"),
+        ("application/problem+json", "format=yaml", "application/yaml"),
+        ("image/png", "format=XML", "application/xml"),
+        ("application/xml", "format=pdf", "application/json"),
+    ] {
+        let answer = app.send(&format!("GET /v1/api/key2otp?{query}\nAccept: {accept}\n")).await;
+        assert_eq!(answer.header("content-type"), content_type, "{accept} {query}");
+        assert_eq!(answer.status, if query == "format=pdf" { 406 } else { 400 });
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_barred_is_limited_all_the_same() {
+    let bounds = Bounds { scopes: Some(vec!["other".into()]), ..Bounds::default() };
+    let app = App::new(&Setup { plan: "slow".into(), bounds, ..Setup::default() });
+    let answer = app.send(&post("X-API-Key: $key\n", OTP)).await;
+    assert_eq!((answer.status, answer.header("x-ratelimit-remaining")), (403, "0"));
+    assert_eq!(app.send(&post("X-API-Key: $key\n", OTP)).await.status, 429);
+}
+
+#[tokio::test]
+async fn a_request_has_one_host() {
+    let app = App::new(&Setup::default());
+    let answer = app.send("GET /v1/api/key2otp?secret=JBSWY3DPEHPK3PXP\nHost: other\n").await;
+    assert_eq!((answer.status, answer.header("x-error-code")), (400, "malformed-request"));
+    assert!(answer.to_string().ends_with(r#"{"status":"error","message":"Malformed HTTP request"}"#), "{answer}");
 }
 
 #[tokio::test]

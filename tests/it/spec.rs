@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use polygate::config::Config;
+use polygate::edge::http::cors::EXPOSED;
 use polygate::edge::http::documents::{self, OPENAPI_YAML};
 use polygate::service::catalog::Catalog;
 use quick_xml::events::Event;
@@ -49,6 +50,21 @@ fn operation_ids_are_unique() {
             assert!(seen.insert(operation["operationId"].as_str().unwrap().to_owned()), "{}", operation["operationId"]);
         }
     }
+}
+
+#[test]
+fn every_header_described_can_be_read_by_a_page() {
+    // What the Fetch standard lets pages read anyway, and what is for browsers themselves.
+    const NOT_NAMED: [&str; 2] = ["Cache-Control", "Access-Control-"];
+    let description = description();
+    let described: BTreeSet<&str> = description["components"]["headers"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .filter(|name| !NOT_NAMED.iter().any(|prefix| name.starts_with(prefix)))
+        .collect();
+    assert_eq!(EXPOSED.split(", ").collect::<BTreeSet<_>>(), described);
 }
 
 /// Follows `$ref`, if that is what is there.

@@ -98,7 +98,7 @@ impl App {
         let (head, body) = text.split_once("\n\n").unwrap_or((text.trim_end(), ""));
         let mut lines = head.lines();
         let (method, path) = lines.next().unwrap().split_once(' ').unwrap();
-        let mut builder = Request::builder().method(method).uri(path);
+        let mut builder = Request::builder().method(method).uri(path).header("Host", "localhost");
         for line in lines {
             let (name, value) = line.split_once(':').unwrap();
             builder = builder.header(name, value.trim());

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use uuid::Uuid;
 use warp::{Filter, Rejection};
 
@@ -74,18 +74,22 @@ pub fn open(gateway: &Arc<Gateway>, head: Head, peer: IpAddr) -> Flow<Claimed> {
     let mut context = context(gateway, &head.headers, peer);
     let refuse = |context, fault| Err(Refused { context, fault });
 
-    let limits = &gateway.config.limits;
-    if head.headers.len() > limits.header_count || head_bytes(&head) > limits.header_bytes {
-        return refuse(context, Fault::HeadersTooLarge);
-    }
     // CONNECT alone names no path (RFC 9110 section 9.3.6).
     if head.method == Method::CONNECT {
         return refuse(context, Fault::MethodNotAllowed(METHODS));
     }
-    let Some(route) = gateway.catalog.find(head.uri.path()) else {
+    let route = gateway.catalog.find(head.uri.path());
+    context.dialect = route.map_or(Dialect::Enveloped, |route| route.dialect);
+    if !fits(gateway, &head) {
+        return refuse(context, Fault::HeadersTooLarge);
+    }
+    // RFC 9112 section 3.2: proxies that disagree on the host are how requests are smuggled.
+    if head.version == Version::HTTP_11 && head.headers.get_all(header::HOST).iter().count() != 1 {
+        return refuse(context, Fault::MalformedRequest);
+    }
+    let Some(route) = route else {
         return refuse(context, Fault::UnknownApi);
     };
-    context.dialect = route.dialect;
     let may_have_body = match head.method {
         Method::POST => true,
         Method::GET | Method::HEAD => false,
@@ -106,8 +110,7 @@ fn options(context: &mut Context, query: &str) {
         match &*name {
             "format" => {
                 let format = Format::parse_name(&value);
-                let named = format.map_or(Choice::JSON, Choice::of);
-                context.choice = Choice { problem: context.choice.problem, ..named };
+                context.choice = format.map_or(Choice::JSON, Choice::of);
                 context.acceptable = format.is_some();
             }
             "pretty" => context.style.pretty = is_on(&value),
@@ -139,7 +142,7 @@ pub fn request_id(headers: &HeaderMap) -> HeaderValue {
     }
 }
 
-/// `X-API-Key`, or `Authorization: Bearer KEY`. A key in the query string is refused wherever it stands.
+/// `X-API-Key`, or else `Authorization: Bearer KEY`. A key in the query string is refused wherever it stands.
 fn credential(route: &Route, head: &Head) -> Credential {
     if head.uri.query().is_some_and(|query| query_has_key(route, query)) {
         return Credential::InQuery;
@@ -147,10 +150,8 @@ fn credential(route: &Route, head: &Head) -> Credential {
     if route.access == Access::Open {
         return Credential::Missing;
     }
-    let key = match head.headers.get(X_API_KEY) {
-        Some(key) => key.as_bytes().trim_ascii(),
-        None => head.headers.get(header::AUTHORIZATION).and_then(bearer).unwrap_or_default(),
-    };
+    let own = head.headers.get(X_API_KEY).map(|key| key.as_bytes().trim_ascii()).filter(|key| !key.is_empty());
+    let key = own.or_else(|| head.headers.get_all(header::AUTHORIZATION).iter().find_map(bearer)).unwrap_or_default();
     match KeyHash::of(key) {
         Some(hash) => Credential::Key(hash),
         None if key.is_empty() => Credential::Missing,
@@ -173,7 +174,10 @@ fn query_has_key(route: &Route, query: &str) -> bool {
     })
 }
 
-fn head_bytes(head: &Head) -> usize {
+/// Whether the head is within the limits: few enough lines, and few enough bytes in all.
+pub fn fits(gateway: &Gateway, head: &Head) -> bool {
     let lines: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    lines + head.uri.path().len() + head.uri.query().unwrap_or_default().len()
+    let target = head.uri.path().len() + head.uri.query().unwrap_or_default().len();
+    let limits = &gateway.config.limits;
+    head.headers.len() <= limits.header_count && head.method.as_str().len() + target + lines <= limits.header_bytes
 }

@@ -10,7 +10,8 @@ use http::{HeaderValue, Method, StatusCode, header};
 use warp::reply::Response;
 use warp::{Filter, Rejection};
 
-use crate::gateway::{Gateway, Head};
+use crate::gateway::{Gateway, Head, Refused};
+use crate::pure::fault::Fault;
 use crate::service::catalog::METHODS;
 
 use super::{claim, documents, seal};
@@ -18,7 +19,7 @@ use super::{claim, documents, seal};
 /// Every header of ours that a page could want to read, for `Access-Control-Expose-Headers`.
 pub const EXPOSED: &str = "X-Request-ID, X-Error-Code, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, \
     RateLimit-Policy, RateLimit, Retry-After, X-API-Credits-Used, X-API-Max-Credits, X-API-Remaining-Credits, \
-    X-API-Current-Plan, X-API-Renewal, X-TOTP-Warning, WWW-Authenticate, Allow, Accept, \
+    X-API-Current-Plan, X-API-Renewal, X-TOTP-Warning, WWW-Authenticate, Allow, Accept, Accept-Encoding, \
     Vary, Referrer-Policy, X-Content-Type-Options";
 
 /// Answers OPTIONS for any path, without a key: 204 with what is allowed.
@@ -31,6 +32,9 @@ pub fn preflight(
             return std::future::ready(Err(warp::reject()));
         }
         let context = claim::context(&gateway, &head.headers, peer);
+        if !claim::fits(&gateway, &head) {
+            return std::future::ready(Ok(seal::seal(Err(Refused { context, fault: Fault::HeadersTooLarge }))));
+        }
         let allowed = if documents::is_one(head.uri.path()) { documents::METHODS } else { METHODS };
         let lines = [
             (header::ALLOW, HeaderValue::from_static(allowed)),

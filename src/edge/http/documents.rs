@@ -19,8 +19,9 @@ pub const OPENAPI_YAML: &str = include_str!("../../../openapi.yaml");
 pub const METHODS: &str = "GET, HEAD, OPTIONS";
 
 static OPENAPI_JSON: LazyLock<Bytes> = LazyLock::new(|| {
-    let document: serde_json::Value = serde_yaml::from_str(OPENAPI_YAML).expect("openapi.yaml is checked by the tests");
-    Bytes::from(document.to_string())
+    // As YAML keeps it, in the order of the file.
+    let document: serde_yaml::Value = serde_yaml::from_str(OPENAPI_YAML).expect("openapi.yaml is checked by the tests");
+    Bytes::from(serde_json::to_vec(&document).expect("openapi.yaml is checked by the tests"))
 });
 
 /// Whether a document lives at `path`.
@@ -36,7 +37,9 @@ pub fn serve(
     claim::head().and_then(move |head: Head| {
         let answer = find(head.uri.path()).map(|(content_type, body)| {
             let context = claim::context(&gateway, &head.headers, peer);
-            if matches!(head.method, Method::GET | Method::HEAD) {
+            if !claim::fits(&gateway, &head) {
+                seal::seal(Err(Refused { context, fault: Fault::HeadersTooLarge }))
+            } else if matches!(head.method, Method::GET | Method::HEAD) {
                 let lines = [(header::CONTENT_TYPE, HeaderValue::from_static(content_type))];
                 seal::plain(&context, StatusCode::OK, &lines, body())
             } else {
@@ -49,9 +52,9 @@ pub fn serve(
 
 /// Every path and method, with the statuses that it can answer.
 pub fn operations() -> impl Iterator<Item = (&'static str, &'static str, Vec<u16>)> {
-    ["/openapi.yaml", "/openapi.json"]
-        .into_iter()
-        .flat_map(|path| [(path, "GET", vec![200, 405]), (path, "HEAD", vec![200, 405]), (path, "OPTIONS", vec![204])])
+    ["/openapi.yaml", "/openapi.json"].into_iter().flat_map(|path| {
+        [(path, "GET", vec![200, 405, 431]), (path, "HEAD", vec![200, 405, 431]), (path, "OPTIONS", vec![204, 431])]
+    })
 }
 
 type Document = (&'static str, fn() -> Bytes);

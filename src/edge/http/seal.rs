@@ -6,9 +6,9 @@ use warp::Rejection;
 use warp::reply::Response;
 
 use crate::gateway::{Answered, Call, Context, Flow, Refused};
-use crate::pure::envelope;
+use crate::pure::envelope::{self, Dialect};
 use crate::pure::fault::Fault;
-use crate::pure::format::EncodeError;
+use crate::pure::format::{EncodeError, Format, Style};
 use crate::pure::secret::BITS_RECOMMENDED;
 
 use super::claim;
@@ -58,7 +58,8 @@ fn failure(Refused { context, fault }: Refused) -> Response {
         Fault::UnsupportedEncoding => {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
-        Fault::RateLimited { retry_after_s, .. } => {
+        Fault::RateLimited { retry_after_s, .. }
+        | Fault::CreditsExhausted { status: 429, renewal_in_s: retry_after_s } => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
         }
         _ if status == StatusCode::UNAUTHORIZED => {
@@ -87,9 +88,12 @@ pub fn plain(context: &Context, status: StatusCode, more: &[(HeaderName, HeaderV
 /// What no filter answered. Claim, preflight and documents share all requests among them, so that nothing is left; should
 /// something be, it is our fault and not the caller's.
 pub async fn unanswered(_: Rejection) -> Result<Response, std::convert::Infallible> {
-    let mut response = Response::new(r#"{"status":"error","error":"Internal server error","data":null}"#.into());
-    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-    *response.headers_mut() = headers::common("application/json", claim::request_id(&HeaderMap::new()));
+    let mut body = Vec::new();
+    let written = envelope::failure(Dialect::Enveloped, &Fault::Internal, Format::Json, Style::default(), &mut body);
+    debug_assert!(written.is_ok());
+    let mut headers = headers::common("application/json", claim::request_id(&HeaderMap::new()));
+    headers.insert(X_ERROR_CODE, HeaderValue::from_static(Fault::Internal.code()));
+    let response = answer(StatusCode::INTERNAL_SERVER_ERROR, headers, body);
     Ok(response)
 }
 
