@@ -8,3 +8,4 @@ mod layers;
 mod sockets;
 mod spec;
 mod support;
+mod vectors;
