@@ -34,7 +34,7 @@ pub enum Fault {
     /// The same parameter was sent twice; its name.
     DuplicateParameter(&'static str),
     /// The query string cannot be read; the reason, without the query.
-    InvalidQuery(&'static str),
+    InvalidQuery(Cow<'static, str>),
     /// The body cannot be read as what it says it is; the reason, without the body.
     InvalidBody(Cow<'static, str>),
     /// A route that needs a key was called without one.

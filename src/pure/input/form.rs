@@ -2,22 +2,26 @@
 //!
 //! The common decoders put replacement characters where the encoding is broken; a secret must not change that quietly.
 
+use std::borrow::Cow;
+
 use zeroize::Zeroizing;
 
 use super::{Fault, Input, Value};
 
-/// The reason to give when a value cannot be decoded.
-pub(super) const NOT_ENCODED: &str = "a parameter is not percent-encoded UTF-8";
-
 /// Reads `name=value` pairs between `&`; a value begins after the first `=`, and `+` is a space.
 ///
-/// Fails with `None` when the value of a known parameter cannot be decoded, for the message depends on where it stood.
-pub(super) fn read<'a>(input: &mut Input<'a>, text: &'a str) -> Result<(), Option<Fault>> {
+/// `invalid` is the fault when the value of a known parameter cannot be decoded: it depends on where the text stood.
+pub(super) fn read<'a>(
+    input: &mut Input<'a>,
+    text: &'a str,
+    invalid: fn(Cow<'static, str>) -> Fault,
+) -> Result<(), Fault> {
     for pair in text.split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let is_named = |known: &&str| Decoder(name.bytes()).eq(known.bytes().map(Some));
         let Some(index) = input.names.iter().position(is_named) else { continue };
-        let value = decode(value).ok_or(None)?;
+        let unreadable = || invalid(format!("parameter `{}` is not percent-encoded UTF-8", input.names[index]).into());
+        let value = decode(value).ok_or_else(unreadable)?;
         input.put(index, value)?;
     }
     Ok(())

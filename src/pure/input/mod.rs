@@ -55,7 +55,7 @@ impl<'a> Input<'a> {
     /// [`Fault::InvalidQuery`] when a known parameter is no percent-encoded UTF-8, [`Fault::DuplicateParameter`].
     pub fn read_query(&mut self, raw: &'a str) -> Result<(), Fault> {
         self.given = 0;
-        form::read(self, raw).map_err(|fault| fault.unwrap_or(Fault::InvalidQuery(form::NOT_ENCODED)))
+        form::read(self, raw, Fault::InvalidQuery)
     }
 
     /// Reads a body of a known kind. An empty form gives nothing; any other kind of body must not be empty.
@@ -76,7 +76,7 @@ impl<'a> Input<'a> {
             BodyKind::Json => json::read(self, text),
             BodyKind::Xml => xml::read(self, text),
             BodyKind::Yaml => yaml::read(self, text),
-            _ => form::read(self, text).map_err(|fault| fault.unwrap_or(invalid_body(form::NOT_ENCODED))),
+            _ => form::read(self, text, Fault::InvalidBody),
         }
     }
 
@@ -86,7 +86,7 @@ impl<'a> Input<'a> {
             Value::Absent | Value::Null => Sent::Absent,
             Value::Borrowed(text) => Sent::Text(text),
             Value::Owned(text) => Sent::Text(text),
-            Value::Integer(_) | Value::Other => Sent::WrongType,
+            Value::Number(_) | Value::Other => Sent::WrongType,
         }
     }
 
@@ -143,19 +143,13 @@ enum Value<'a> {
     Null,
     Borrowed(&'a str),
     Owned(Zeroizing<String>),
-    Integer(i64),
-    /// A boolean, an array, an object, or a number that is no whole one.
+    /// A number as it was written: a double would round it.
+    Number(&'a str),
+    /// A boolean, an array or an object.
     Other,
 }
 
 impl Value<'_> {
-    /// The whole number that `number` is, or else something of the wrong type.
-    fn of_float(number: f64) -> Value<'static> {
-        // Every whole number up to 2^53 has an exact double; larger ones may have been rounded on the way.
-        let is_exact = number.trunc() == number && number.abs() <= 9_007_199_254_740_992.0;
-        if is_exact { Value::Integer(number as i64) } else { Value::Other }
-    }
-
     fn as_text(&self) -> Option<&str> {
         match self {
             Value::Borrowed(text) => Some(text),
@@ -164,9 +158,9 @@ impl Value<'_> {
         }
     }
 
-    fn as_number(&self) -> Option<i64> {
+    fn as_number(&self) -> Option<u64> {
         match self {
-            Value::Integer(number) => Some(*number),
+            Value::Number(written) => whole_value(written),
             value => value.as_text().and_then(whole_number),
         }
     }
@@ -175,21 +169,43 @@ impl Value<'_> {
     fn agrees_with(&self, earlier: &Value<'_>) -> bool {
         match (self, earlier) {
             (Value::Null, _) | (_, Value::Absent) => true,
-            (Value::Integer(number), earlier) => earlier.as_number() == Some(*number),
+            (Value::Number(_), earlier) => self.as_number().is_some() && self.as_number() == earlier.as_number(),
             (value, earlier) => value.as_text().is_some() && value.as_text() == earlier.as_text(),
         }
     }
 }
 
 /// Reads decimal digits, white space around and `.0` behind them allowed; signs, exponents and other bases are not.
-fn whole_number(text: &str) -> Option<i64> {
+fn whole_number(text: &str) -> Option<u64> {
     let text = text.trim_ascii();
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let is_zero = !fraction.is_empty() && fraction.bytes().all(|byte| byte == b'0');
-    if !is_zero || !whole.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
+    let is_digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_digit);
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let has_ends = is_digit(text.as_bytes().first()) && is_digit(text.as_bytes().last());
+    if is_plain && has_ends { whole_value(text) } else { None }
+}
+
+/// The whole number that a decimal number is, digit by digit: `6.0` and `60e-1` are 6. Signs and other bases are refused,
+/// and so is anything that would have to be rounded.
+fn whole_value(written: &str) -> Option<u64> {
+    let (mantissa, exponent) = written.split_once(['e', 'E']).unwrap_or((written, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let mut places = i64::from(exponent.parse::<i32>().ok()?) + whole.len() as i64;
+    let mut number = 0u64;
+    for byte in whole.bytes().chain(fraction.bytes()) {
+        let digit = char::from(byte).to_digit(10)?;
+        if places > 0 {
+            number = number.checked_mul(10)?.checked_add(digit.into())?;
+        } else if digit != 0 {
+            return None;
+        }
+        places -= 1;
     }
-    whole.parse().ok()
+    // At most twenty turns: more would overflow.
+    while number != 0 && places > 0 {
+        number = number.checked_mul(10)?;
+        places -= 1;
+    }
+    Some(number)
 }
 
 fn invalid_body(reason: impl Into<std::borrow::Cow<'static, str>>) -> Fault {

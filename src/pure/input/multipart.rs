@@ -26,9 +26,10 @@ pub(super) fn read(input: &mut Input<'_>, boundary: &str, body: &[u8]) -> Result
         let content = ready(part.bytes())?;
         let Some(index) = index else { continue };
         if is_file {
-            return Err(invalid_body("a parameter was sent as a file"));
+            return Err(invalid_body(format!("parameter `{}` was sent as a file", input.names[index])));
         }
-        let text = form::owned(Zeroizing::new(content.to_vec())).ok_or(invalid_body("a part is not valid UTF-8"))?;
+        let not_text = || invalid_body(format!("parameter `{}` is not valid UTF-8", input.names[index]));
+        let text = form::owned(Zeroizing::new(content.to_vec())).ok_or_else(not_text)?;
         input.put(index, text)?;
     }
     Ok(())

@@ -186,7 +186,7 @@ fn queries_and_forms() {
         assert_eq!(outcome(body("application/x-www-form-urlencoded", text.as_bytes())), expected, "{text}");
     }
     for text in ["secret=%", "secret=%4", "secret=%zz", "secret=%ff", "secret=%+1", "digits=%C3%28"] {
-        let reason = "a parameter is not percent-encoded UTF-8";
+        let reason = format!("parameter `{}` is not percent-encoded UTF-8", text.split_once('=').unwrap().0);
         assert_eq!(outcome(query(text)), format!("Invalid query string: {reason}"));
         let found = outcome(body("application/x-www-form-urlencoded", text.as_bytes()));
         assert_eq!(found, format!("Invalid request body: {reason}"));
@@ -200,6 +200,8 @@ fn check_bodies(content_type: &str, rows: &[(&str, &str)]) {
 }
 
 const SECRET: &str = "Invalid secret format. Must contain only A-Z and 2-7 (base32).";
+const DIGITS: &str = "Invalid digits. Must be between 6 and 8.";
+const PERIOD: &str = "Invalid period. Must be between 1 and 300 seconds.";
 
 #[test]
 fn json_bodies() {
@@ -210,8 +212,11 @@ fn json_bodies() {
             (r#"{"s\u0065cret":"\u004aBSW\n","other":{"secret":1,"secret":2}}"#, "6/30"),
             (r#" {"secret":"JBSW","digits":6.0,"period":3e1} "#, "6/30"),
             (&deep, "6/30"),
-            (r#"{"secret":1e999}"#, "Invalid request body: not valid JSON at line 1 column 15"),
+            (r#"{"secret":1e999}"#, SECRET),
             (r#"{"secret":18446744073709551615}"#, SECRET),
+            (r#"{"secret":"\ud800"}"#, SECRET),
+            (r#"{"secret":"JBSW","digits":01}"#, "Invalid request body: not valid JSON at line 1 column 28"),
+            ("{\"secret\":\"\n\"}", "Invalid request body: not valid JSON at line 1 column 11"),
             (r#"{"secret":"JBSW"} x"#, "Invalid request body: not valid JSON at line 1 column 19"),
             (r#"{"secret":"JBSW""#, "Invalid request body: JSON that ends too early at line 1 column 16"),
             ("", "Invalid request body: it is empty"),
@@ -223,8 +228,46 @@ fn json_bodies() {
 }
 
 #[test]
+fn a_json_number_keeps_every_digit() {
+    let long = "1".repeat(310);
+    for (number, expected) in [
+        ("6", Some("6/30")),
+        ("6.0", Some("6/30")),
+        ("7.000", Some("7/30")),
+        ("70e-1", Some("7/30")),
+        ("0.08E+2", Some("8/30")),
+        ("6.00000000000000000001", None),
+        ("5.99999999999999999999", None),
+        ("1e400", None),
+        ("1e309", None),
+        ("7e99999999999999999999", None),
+        ("7e-99999999999999999999", None),
+        ("0.000e-2147483648", None),
+        ("-6", None),
+        ("-0", None),
+        ("4294967302", None),
+        ("18446744073709551622", None),
+        (&long, None),
+    ] {
+        let json = format!(r#"{{"secret":"JBSW","digits":{number}}}"#);
+        assert_eq!(outcome(body("application/json", json.as_bytes())), expected.unwrap_or(DIGITS), "{number}");
+    }
+    check_bodies(
+        "application/json",
+        &[
+            (r#"{"secret":"JBSW","period":-1e999}"#, PERIOD),
+            (r#"{"secret":"JBSW","period":29.999999999999999999999}"#, PERIOD),
+            (r#"{"secret":"JBSW","other":1e999}"#, "6/30"),
+        ],
+    );
+    let found = query_and_json("secret=JBSW&digits=6", r#"{"digits":6.00000000000000000001}"#);
+    assert_eq!(outcome(found), "Duplicate parameter: digits");
+}
+
+#[test]
 fn yaml_bodies() {
     let deep = format!("other: {}1{}\nsecret: JBSW", "[".repeat(20), "]".repeat(20));
+    let deep_block = format!("other:\n{}x", "- ".repeat(20));
     let large = format!("secret: JBSW\nother: [{}]", "1,".repeat(600));
     check_bodies(
         "application/yaml",
@@ -241,16 +284,35 @@ fn yaml_bodies() {
             ("secret: true", SECRET),
             ("secret: [JBSW]", SECRET),
             ("secret: JBSW\nsecret: JBSW", "Duplicate parameter: secret"),
-            ("secret: JBSW\nperiod: 1_0", "Invalid period. Must be between 1 and 300 seconds."),
-            ("secret: JBSW\nperiod: 6.5", "Invalid period. Must be between 1 and 300 seconds."),
+            ("secret: JBSW\nperiod: 1_0", PERIOD),
+            ("secret: JBSW\nperiod: 6.5", PERIOD),
+            ("secret: JBSW\nperiod: 29.999999999999999999999", PERIOD),
+            ("secret: JBSW\nperiod: 1e999 # €", PERIOD),
+            ("é: € # 😀\nsecret: JBSW\ndigits: 7.0 # seven\nperiod: 3e1", "7/30"),
+            ("secret: JBSW\ndigits: 0x7", DIGITS),
+            ("secret: JBSW\ndigits: 0o7", DIGITS),
+            ("{secret: JBSW, digits: +6}", DIGITS),
+            ("secret: JBSW\ndigits: !!int 8", "8/30"),
+            ("secret: JBSW\ndigits: !!int '8'", "8/30"),
+            ("\u{feff}secret: JBSW\ndigits: 8", "8/30"),
             ("secret: &a JBSW", "Invalid request body: YAML with anchors or aliases at line 1 column 12"),
             ("a: &a x\nb: *a", "Invalid request body: YAML with anchors or aliases at line 1 column 7"),
-            ("secret: !x JBSW", "Invalid request body: not valid YAML at line 1 column 12"),
+            ("secret: !x JBSW", "Invalid request body: YAML with a tag that is not accepted at line 1 column 12"),
+            ("secret: JBSW\r\ndigits: 7\r\nperiod: !!float \"6e1\"\r\n", "7/60"),
+            ("digits: !!bool yes", "Invalid request body: YAML with a tag that is not accepted at line 1 column 16"),
+            ("digits: !!null x", "Missing secret parameter"),
+            ("digits: !!seq 6", "Invalid request body: YAML with a tag that is not accepted at line 1 column 15"),
+            ("secret: !!binary x", "Invalid request body: YAML with a tag that is not accepted at line 1 column 18"),
+            ("digits: !!int x", "Invalid request body: YAML with a tag that is not accepted at line 1 column 15"),
+            ("a: {<<: {}, <<: {}}", "Invalid request body: YAML with merge keys at line 1 column 5"),
+            ("<<: {secret: JBSW}", "Invalid request body: YAML with merge keys at line 1 column 1"),
             ("secret: JBSW\n--- {}", "Invalid request body: more than one YAML document at line 2 column 1"),
             ("- secret", "Invalid request body: not a YAML mapping"),
-            ("# nothing", "Invalid request body: not valid YAML at line 1 column 10"),
+            ("# nothing", "Invalid request body: an empty YAML document at line 1 column 10"),
             ("a: b: c", "Invalid request body: not valid YAML at line 1 column 5"),
-            (&deep, "Invalid request body: not valid YAML at line 1 column 24"),
+            (&deep, "Invalid request body: YAML nested too deep at line 1 column 24"),
+            (&"[".repeat(5_000), "Invalid request body: YAML nested too deep at line 1 column 17"),
+            (&deep_block, "Invalid request body: YAML nested too deep at line 2 column 31"),
             (&large, "Invalid request body: YAML with too much in it at line 2 column 1023"),
         ],
     );
@@ -282,6 +344,12 @@ fn xml_bodies() {
             ("<a/><b/>", "Invalid request body: not valid XML at byte 8"),
             ("<a/>b", "Invalid request body: not valid XML at byte 5"),
             ("<a></a></a>", "Invalid request body: not valid XML at byte 7"),
+            ("<1/>", "Invalid request body: not valid XML at byte 4"),
+            ("<a><b/c></b/c></a>", "Invalid request body: not valid XML at byte 8"),
+            ("<é.-_:1><secret>JBSW</secret></é.-_:1>", "6/30"),
+            ("<a>\u{1}</a>", "Invalid request body: not valid XML at byte 3"),
+            ("<a>\u{fffe}</a>", "Invalid request body: not valid XML at byte 3"),
+            ("<a><secret>JB&#1;SW</secret></a>", "Invalid request body: XML with an unknown entity"),
             ("<a b=c/>", "Invalid request body: not valid XML at byte 8"),
             ("JBSW", "Invalid request body: not valid XML at byte 4"),
             ("  ", "Invalid request body: not valid XML at byte 2"),
@@ -306,7 +374,7 @@ fn multipart_bodies() {
             (&whole(&[secret.clone(), secret.clone()]), "Duplicate parameter: secret"),
             (
                 &whole(&[part("name=secret; filename=s.txt", "JBSW")]),
-                "Invalid request body: a parameter was sent as a file",
+                "Invalid request body: parameter `secret` was sent as a file",
             ),
             (&whole(&vec![part("name=x", "y"); 17]), "Invalid request body: more than 16 parts"),
             (&secret, malformed),
@@ -314,6 +382,13 @@ fn multipart_bodies() {
             ("", "Invalid request body: it is empty"),
         ],
     );
+}
+
+#[test]
+fn a_part_that_is_no_text_is_named() {
+    let sent = b"--frontier\r\nContent-Disposition: form-data; name=period\r\n\r\n\xff\r\n--frontier--\r\n";
+    let found = outcome(body("multipart/form-data; boundary=frontier", sent));
+    assert_eq!(found, "Invalid request body: parameter `period` is not valid UTF-8");
 }
 
 #[test]
@@ -344,7 +419,8 @@ fn whole_numbers() {
     for (text, expected) in [("6", Some(6)), (" 7 ", Some(7)), ("07", Some(7)), ("6.0", Some(6)), ("0", Some(0))] {
         assert_eq!(whole_number(text), expected, "{text}");
     }
-    for text in ["", " ", "+6", "-6", "0x6", "6e0", "6.5", "6.", ".0", ".", "6 7", "٦", "99999999999999999999"] {
+    for text in ["", " ", "+6", "-6", "0x6", "6e0", "6.0.0", "6.5", "6.", ".0", ".", "6 7", "٦", "99999999999999999999"]
+    {
         assert_eq!(whole_number(text), None, "{text}");
     }
 }

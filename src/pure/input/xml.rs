@@ -14,7 +14,11 @@ const DEPTH_MAX: usize = 4;
 /// Reads the root's children. Values are text; `xsi:nil="true"` is null; a child with children of its own is of the
 /// wrong type. A document type declaration is refused, and with it every entity beyond the five of XML itself.
 pub(super) fn read<'a>(input: &mut Input<'a>, text: &'a str) -> Result<(), Fault> {
-    let mut reader = Reader::from_str(text.strip_prefix('\u{feff}').unwrap_or(text));
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if let Some(at) = text.find(is_forbidden) {
+        return Err(malformed(at as u64));
+    }
+    let mut reader = Reader::from_str(text);
     reader.config_mut().expand_empty_elements = true;
     let mut parameter: Option<Parameter<'a>> = None;
     let mut depth = 0;
@@ -27,6 +31,9 @@ pub(super) fn read<'a>(input: &mut Input<'a>, text: &'a str) -> Result<(), Fault
                 depth += 1;
                 if depth > DEPTH_MAX {
                     return Err(invalid_body(format!("XML deeper than {DEPTH_MAX} elements")));
+                }
+                if !is_name(tag.name().as_ref()) {
+                    return Err(malformed(at));
                 }
                 let is_nil = is_nil(&tag).ok_or_else(|| malformed(at))?;
                 match depth {
@@ -113,9 +120,22 @@ fn is_nil(tag: &BytesStart<'_>) -> Option<bool> {
 /// The text of a character reference or of one of the five entities that XML itself defines.
 fn resolved(entity: &BytesRef<'_>) -> Option<Cow<'static, str>> {
     if entity.is_char_ref() {
-        return entity.resolve_char_ref().ok()?.map(|character| character.to_string().into());
+        let character = entity.resolve_char_ref().ok()??;
+        return (!is_forbidden(character)).then(|| character.to_string().into());
     }
     escape::resolve_predefined_entity(&entity.xml10_content()).map(Cow::Borrowed)
+}
+
+/// Whether XML has no place for a character (XML 1.0 section 2.2).
+fn is_forbidden(character: char) -> bool {
+    matches!(character, '\0'..='\u{8}' | '\u{B}' | '\u{C}' | '\u{E}'..='\u{1F}' | '\u{FFFE}' | '\u{FFFF}')
+}
+
+/// Whether the ASCII in a name may stand where it does (XML 1.0 section 2.3); of the rest, no known name has any.
+fn is_name(name: &str) -> bool {
+    let may_begin = |byte: u8| byte.is_ascii_alphabetic() || matches!(byte, b'_' | b':') || !byte.is_ascii();
+    let may_follow = |byte: u8| may_begin(byte) || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
+    name.bytes().next().is_some_and(may_begin) && name.bytes().all(may_follow)
 }
 
 fn malformed(at: u64) -> Fault {
