@@ -112,7 +112,8 @@ proptest! {
     #[test]
     fn accepts_what_serde_json_accepts(text in r#"([\[\]{},: \n]|"a"|"\\n"|"\\ud83d\\ude00"|"\\u"|-?0|12|1\.5|1e3|true|null|\.|-|x|"){0,14}"#) {
         let ours = transcode(text.as_bytes(), Format::Json, Style::default(), &mut Vec::new());
-        let theirs = serde_json::from_str::<Value>(&text);
+        // Into nothing: a `Value` has no room for numbers such as 1e312, which are JSON all the same.
+        let theirs = serde_json::from_str::<serde::de::IgnoredAny>(&text);
         prop_assert_eq!(ours.is_ok(), theirs.is_ok(), "{:?}: {:?}", ours, theirs.err());
     }
 
