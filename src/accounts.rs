@@ -108,7 +108,7 @@ pub fn first_start(store: &mut Store, config: &Config, now_unix_s: u64) -> Resul
     create_key(store, config, request, now_unix_s).map(Some)
 }
 
-/// Makes a key that takes over from another, which goes by its number or prefix and stays good for `grace_s` seconds.
+/// Makes a key that takes over from another, which [`Store::find_key`] finds and which stays good for `grace_s` seconds.
 ///
 /// The new key has the name, bounds and expiry of the old one, save that `expires` sets another expiry.
 pub fn rotate_key(
@@ -129,7 +129,7 @@ pub fn rotate_key(
     Ok(CreatedKey { key, row, account })
 }
 
-/// Revokes a key, which goes by its number or prefix, for good. Running servers follow within a second.
+/// Revokes a key, which [`Store::find_key`] finds, for good. Running servers follow within a second.
 pub fn revoke_key(store: &mut Store, which: &str, now_unix_s: u64) -> Result<(KeyRow, AccountRow), AccountsError> {
     let key = store.find_key(which)?;
     Ok(store.revoke_key(key.id, now_unix_s)?)

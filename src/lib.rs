@@ -42,18 +42,25 @@ pub enum RunError {
 
 /// Serves `listener` until `shutdown` resolves and calls under way have finished. Blocks the calling thread.
 ///
-/// The listener is bound outside, so that a port of 0 can be asked what it became. `report` is told of trouble with the
-/// store while serving goes on.
+/// The listener is bound outside, so that a port of 0 can be asked what it became. `ready` is called once, when all that
+/// can fail at a start has been done. `report` is told of accounts whose plan is not defined and of trouble with the
+/// store, while serving goes on.
 pub fn run(
     config: Config,
     store: Store,
     clock: Clock,
     listener: TcpListener,
     report: impl Fn(&KeyringError) + Send + 'static,
+    ready: impl FnOnce(),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     let keyring = Arc::new(Keyring::load(&store, &config.plans, clock.clone())?);
     let _watch = keyring::watch(keyring.clone(), store, report)?;
     let gateway = Arc::new(Gateway::new(config, keyring, clock));
+    // The server first asks whether to stop when its threads are there.
+    let shutdown = async {
+        ready();
+        shutdown.await;
+    };
     Ok(edge::http::serve::serve(gateway, listener, shutdown)?)
 }

@@ -26,6 +26,9 @@ use crate::pure::plan::{Plan, Rate};
 /// The default configuration with a comment for every key; as a file it changes nothing.
 pub const DEFAULT_YAML: &str = include_str!("default.yaml");
 
+/// What the address to listen on has to be, for messages.
+pub const LISTEN_WANTED: &str = "an address and port, like 127.0.0.1:8080 or [::1]:8080";
+
 /// Everything an operator can set, resolved and checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {

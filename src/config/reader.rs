@@ -12,6 +12,9 @@ pub(super) const PREFIX: &str = "POLYGATE_";
 /// The most steps down that a variable can name: more than any key has.
 const STEPS_MAX: usize = 4;
 
+/// What a block is called in messages.
+const BLOCK: &str = "a block of keys";
+
 /// The most mistakes that are told; a file that is not ours at all would fill the screen.
 const MISTAKES_MAX: usize = 100;
 
@@ -67,6 +70,17 @@ impl Log {
         self.mistakes.borrow_mut().push(format!("{place}: {text}"));
     }
 
+    /// Notes the variables that lead through a path at which there are no keys; whether there are any.
+    fn note_through(&self, path: &str) -> bool {
+        let below = format!("{path}.");
+        let mut any = false;
+        for (_, name) in self.variables.iter().filter(|(at, _)| at.starts_with(&below)) {
+            self.mistakes.borrow_mut().push(format!("{}: unknown variable", shown(name)));
+            any = true;
+        }
+        any
+    }
+
     fn note_unknown(&self, parent: &str, key: &str, known: &[&'static str]) {
         let close = known
             .iter()
@@ -92,6 +106,7 @@ impl Log {
 }
 
 /// A value, or its absence, and where it stands.
+#[derive(Clone)]
 pub(super) struct Node<'a> {
     path: String,
     value: Option<Tree>,
@@ -156,7 +171,7 @@ impl<'a> Node<'a> {
     /// A block of keys.
     pub(super) fn block(self) -> Option<Block<'a>> {
         let (path, log) = (self.path.clone(), self.log);
-        let entries = self.value("a block of keys", "a block of keys", |tree| match tree {
+        let entries = self.value(BLOCK, BLOCK, |tree| match tree {
             Tree::Block(entries) => Some(entries),
             _ => None,
         })?;
@@ -170,10 +185,13 @@ impl<'a> Node<'a> {
     }
 
     fn value<T>(mut self, kind: &str, must: &str, read: impl FnOnce(Tree) -> Option<T>) -> Option<T> {
+        let through = kind != BLOCK && self.log.note_through(&self.path);
         let tree = match self.value.take() {
             None => return self.wrong("is missing"),
+            // The variables made it, and have been noted.
+            Some(Tree::Block(_)) if through => return None,
             // A variable's text is itself where a string belongs, and YAML where a number or a list does.
-            Some(Tree::Variable(text)) if matches!(kind, "a string" | "a block of keys") => Tree::Text(text),
+            Some(Tree::Variable(text)) if matches!(kind, "a string" | BLOCK) => Tree::Text(text),
             Some(Tree::Variable(text)) => Tree::parse(&text).unwrap_or(Tree::Text(text)),
             Some(tree) => tree,
         };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::reader::{Block, Node};
-use super::{Access, Api, Apis, Config, Limits, NotAcceptable};
+use super::{Access, Api, Apis, Config, LISTEN_WANTED, Limits, NotAcceptable};
 use crate::pure::plan::{Plan, Rate};
 
 /// The most credits a plan can give.
@@ -30,7 +30,7 @@ const TIME_S_MAX: u64 = 3_600;
 /// Reads the whole; `None` when a mistake was noted.
 pub(super) fn config(top: Node<'_>) -> Option<Config> {
     let mut top = top.block()?;
-    let listen = top.take("listen").text("an address and port, like 127.0.0.1:8080 or [::1]:8080", |s| s.parse().ok());
+    let listen = top.take("listen").text(LISTEN_WANTED, |address| address.parse().ok());
     let data = top.take("data").text("the path of a directory", path);
     let trusted_proxies = top.take("trusted_proxies").list(ENTRIES_MAX).and_then(|items| all(items, network));
     let default_plan = top.take("default_plan");
@@ -107,7 +107,17 @@ fn open(mut block: Block<'_>) -> Option<Rate> {
 
 fn rate(requests_a_minute: Node<'_>, burst: Option<Node<'_>>) -> Option<Rate> {
     let requests_a_minute = requests_a_minute.whole(1, RATE_MAX).and_then(non_zero);
-    let burst = burst.map_or(requests_a_minute, |node| node.whole(1, RATE_MAX).and_then(non_zero));
+    let burst = match burst {
+        None => requests_a_minute,
+        Some(node) => {
+            let burst = node.clone().whole(1, RATE_MAX).and_then(non_zero);
+            // A caller would be told of more requests left than its limit.
+            if requests_a_minute.zip(burst).is_some_and(|(requests_a_minute, burst)| burst > requests_a_minute) {
+                return node.wrong("must not be above requests_a_minute");
+            }
+            burst
+        }
+    };
     Some(Rate { requests_a_minute: requests_a_minute?, burst: burst? })
 }
 

@@ -159,6 +159,7 @@ plans:
   Gold: { credits_a_month: 1 }
   slow: { credits_a_month: -1, requests_a_minute: 0 }
   odd: { burst: 5, bonus: 1 }
+  more: { credits_a_month: 1, requests_a_minute: 10, burst: 11 }
   none:
   free: { credits_a_month: 2 }
 open: { requests_a_minute: 1.5 }
@@ -182,6 +183,7 @@ listen: 127.0.0.1:1
   plans.odd.credits_a_month: is missing
   plans.odd.burst: means nothing without requests_a_minute
   plans.odd.bonus: unknown key
+  plans.more.burst: must not be above requests_a_minute
   plans.none: must be a block of keys, not nothing
   open.requests_a_minute: must be a whole number from 1 to 1000000, not a fraction
   apis.totpgenerator.enabled: must be true or false, not a string
@@ -211,14 +213,26 @@ fn mistakes_of_the_environment_name_the_variable() {
         ("POLYGATE_open__burst", "1"),
         ("POLYGATE_OPEN__", "1"),
         ("POLYGATE_OPEN__BURST__A__B__C", "1"),
+        ("POLYGATE_LISTEN__X", "1"),
+        ("POLYGATE_OPEN__REQUESTS_A_MINUTE__X", "1"),
+        ("POLYGATE_TRUSTED_PROXIES__0", "1"),
+        ("POLYGATE_PLANS__FREE__BURST__X", "1"),
+        ("POLYGATE_PLANS__FREE__CREDITS_A_MONTH", "-1"),
+        ("POLYGATE_PLANS__FREE__CREDITS_A_MONTH__X", "1"),
         ("POLYGATE_KEY", "pg-secret"),
     ];
     let wanted = "the configuration has mistakes:
   POLYGATE_OPEN__: unknown variable
   POLYGATE_OPEN__BURST__A__B__C: unknown variable
   POLYGATE_open__burst: unknown variable
+  POLYGATE_LISTEN__X: unknown variable
   POLYGATE_LISTEN: must be an address and port, like 127.0.0.1:8080 or [::1]:8080
+  POLYGATE_TRUSTED_PROXIES__0: unknown variable
   POLYGATE_TRUSTED_PROXIES[1]: must be a network or address, like 192.0.2.0/24 or 2001:db8::1
+  POLYGATE_PLANS__FREE__CREDITS_A_MONTH__X: unknown variable
+  POLYGATE_PLANS__FREE__CREDITS_A_MONTH: must be a whole number from 0 to 1000000000000
+  POLYGATE_PLANS__FREE__BURST__X: unknown variable
+  POLYGATE_OPEN__REQUESTS_A_MINUTE__X: unknown variable
   POLYGATE_OPEN__BURST: must be a whole number from 1 to 1000000, not a string
   POLYGATE_APIS__KEY2OTP__COST: must be a whole number from 0 to 1000000, not a string
   POLYGATE_APIS__KEY2OTP__ENABLE: unknown variable; did you mean POLYGATE_APIS__KEY2OTP__ENABLED?

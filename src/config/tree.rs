@@ -79,7 +79,7 @@ impl Tree {
     }
 
     /// Puts the text of an environment variable at a path, making the blocks on the way. A path that leads through
-    /// something other than a block puts nothing: the reader complains of what is there.
+    /// something other than a block puts nothing: the reader, which knows where blocks belong, tells of it.
     pub(super) fn put(&mut self, path: &[String], text: String) {
         let Some((key, rest)) = path.split_first() else {
             *self = Tree::Variable(text);

@@ -5,35 +5,40 @@
 
 mod show;
 
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use ipnet::IpNet;
 use tokio::signal::unix::{SignalKind, signal};
+use zeroize::Zeroizing;
 
 use crate::RunError;
 use crate::accounts::{self, AccountsError, Expiry, KeyRequest};
 use crate::config::{self, Config, ConfigErrors};
 use crate::pure::bounds::{self, Bounds};
+use crate::service::catalog;
 use crate::state::clock::Clock;
 use crate::state::keyring::KeyringError;
 use crate::state::store::{Store, StoreError};
 
 /// A multi-format, content-negotiating API gateway: keys, limits and credits in front of any API, answered as JSON,
 /// XML, YAML or CSV.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "polygate", version, propagate_version = true, arg_required_else_help = true)]
 struct Cli {
     /// Configuration file [default: the file that POLYGATE_CONFIG names, or built-in values].
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Data directory [default: as configured, polygate-data].
+    /// Data directory [default: as configured, polygate-data]. Give commands that change what is in it the same --config
+    /// (or POLYGATE_CONFIG) as the server: the plans are there.
     #[arg(long, global = true, value_name = "DIR")]
     data: Option<PathBuf>,
 
@@ -41,12 +46,12 @@ struct Cli {
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 enum Command {
     /// Answer calls until told to stop. The first start makes an account and a key, and prints the key.
     Serve {
         /// Address and port to listen on [default: as configured, 127.0.0.1:8080].
-        #[arg(long, value_name = "ADDR")]
+        #[arg(long, value_name = "ADDR", value_parser = parse_listen)]
         listen: Option<SocketAddr>,
     },
     /// Make, list, revoke and rotate API keys. Running servers follow within a second.
@@ -68,7 +73,8 @@ enum Command {
     },
 }
 
-#[derive(Debug, Subcommand)]
+// Without `Debug`: what stands for a key may be the key itself.
+#[derive(Subcommand)]
 enum KeysCommand {
     /// Make a key and print it. It is shown this once: only its hash is stored.
     Create {
@@ -85,7 +91,7 @@ enum KeysCommand {
         #[arg(long, value_name = "WHEN")]
         expires: Option<Expiry>,
         /// An API the key may call; repeat for more [default: all].
-        #[arg(long = "scope", value_name = "API", value_parser = bounds::parse_scope)]
+        #[arg(long = "scope", value_name = "API", value_parser = PossibleValuesParser::new(catalog::NAMES))]
         scopes: Vec<String>,
         /// A network the key may be used from; repeat for more [default: all].
         #[arg(long = "network", value_name = "CIDR", value_parser = bounds::parse_network)]
@@ -106,17 +112,17 @@ enum KeysCommand {
     },
     /// Refuse a key from now on, for good.
     Revoke {
-        /// The key's number, or its first characters.
-        #[arg(value_name = "KEY")]
-        which: String,
+        /// The key's number, at least its first 9 characters, what `keys list` shows of it, or the whole key.
+        #[arg(value_name = "KEY", value_parser = wiped)]
+        which: Zeroizing<String>,
         #[command(flatten)]
         output: Output,
     },
     /// Make a key that takes over from another, and print it. The old one stays good for a while.
     Rotate {
-        /// The old key's number, or its first characters.
-        #[arg(value_name = "KEY")]
-        which: String,
+        /// The old key's number, at least its first 9 characters, what `keys list` shows of it, or the whole key.
+        #[arg(value_name = "KEY", value_parser = wiped)]
+        which: Zeroizing<String>,
         /// How long the old key stays good [default: 24h].
         #[arg(long, value_name = "TIME", value_parser = accounts::parse_duration)]
         grace: Option<u64>,
@@ -261,19 +267,23 @@ fn load(file: Option<PathBuf>, data: Option<PathBuf>) -> Result<Config, ConfigEr
     Ok(Config { data: data.unwrap_or(config.data), ..config })
 }
 
-/// Listens before it makes the first key: a start that fails must not have made a key that nobody has seen.
+/// Takes the address and the data directory before it makes the first key: a start that fails should not have made a key
+/// that nobody has seen.
 fn serve(config: Config) -> Result<(), Failure> {
     let cannot = |cause| Failure::Listen { address: config.listen, cause };
     let listener = TcpListener::bind(config.listen).map_err(cannot)?;
     let address = listener.local_addr().map_err(cannot)?;
     let mut store = Store::open(&config.data)?;
+    let _lock = Store::lock_for_serving(&config.data)?;
     let clock = Clock::system();
     let first = accounts::first_start(&mut store, &config, clock.unix_s())?;
-    // A server whose output nobody reads serves all the same.
-    let _ = print(&show::welcome(address, first.as_ref()));
-    drop(first);
+    let apis = config.apis.clone();
+    let ready = move || {
+        // A server whose output nobody reads serves all the same.
+        let _ = print(&Zeroizing::new(show::welcome(address, first.as_ref(), &apis)));
+    };
     let report = |error: &KeyringError| print_error(&format!("polygate: {error}\n"));
-    Ok(crate::run(config, store, clock, listener, report, stop_signal())?)
+    Ok(crate::run(config, store, clock, listener, report, ready, stop_signal())?)
 }
 
 /// Resolves when the process is asked to stop: by SIGTERM, or by SIGINT from a terminal.
@@ -335,6 +345,15 @@ fn completions(shell: Shell) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "polygate", &mut script);
     String::from_utf8_lossy(&script).into_owned()
+}
+
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("must be {}", config::LISTEN_WANTED))
+}
+
+/// What may be a key, in memory that is wiped afterwards.
+fn wiped(text: &str) -> Result<Zeroizing<String>, Infallible> {
+    Ok(Zeroizing::new(text.to_owned()))
 }
 
 /// An option that was not given restricts nothing.

@@ -15,11 +15,12 @@ use zeroize::Zeroizing;
 pub const START: &str = "pg-";
 /// How many characters [`ApiKey::prefix`] has.
 pub const PREFIX_CHARS: usize = START.len() + 6;
+/// How many characters a key has.
+pub const KEY_CHARS: usize = START.len() + RANDOM_CHARS + CHECKSUM_CHARS;
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const RANDOM_CHARS: usize = 34;
 const CHECKSUM_CHARS: usize = 6;
-const KEY_CHARS: usize = START.len() + RANDOM_CHARS + CHECKSUM_CHARS;
 const LAST_CHARS: usize = 4;
 
 /// The whole text of a key. It exists only while a key is being made and shown; memory is wiped afterwards.

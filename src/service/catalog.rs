@@ -32,12 +32,18 @@ pub struct Catalog {
 /// Every API answers to these; the `Allow` header (RFC 9110 section 10.2.1).
 pub const METHODS: &str = "GET, HEAD, POST, OPTIONS";
 
+/// The names of all APIs, enabled or not: what keys can be bound to.
+pub const NAMES: [&str; 2] = [TOTPGENERATOR, KEY2OTP];
+
+const TOTPGENERATOR: &str = "totpgenerator";
+const KEY2OTP: &str = "key2otp";
+
 impl Catalog {
     /// The routes that `config` enables.
     pub fn of(config: &Config) -> Catalog {
         let rows = [
-            (&config.apis.totpgenerator, "totpgenerator", "/v1/totpgenerator", Dialect::Enveloped, Bodies::Any),
-            (&config.apis.key2otp, "key2otp", "/v1/api/key2otp", Dialect::Flat, Bodies::JsonAndForm),
+            (&config.apis.totpgenerator, TOTPGENERATOR, "/v1/totpgenerator", Dialect::Enveloped, Bodies::Any),
+            (&config.apis.key2otp, KEY2OTP, "/v1/api/key2otp", Dialect::Flat, Bodies::JsonAndForm),
         ];
         let route = |(api, name, path, dialect, bodies): (&Api, _, _, _, _)| {
             api.enabled.then(|| Arc::new(Route { name, path, dialect, access: api.access, cost: api.cost, bodies }))

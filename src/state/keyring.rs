@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -74,9 +74,10 @@ pub struct Keyring {
 struct Read {
     seq: i64,
     accounts: HashMap<i64, (Arc<Account>, Vec<KeyHash>)>,
+    mistakes: Vec<KeyringError>,
 }
 
-/// Why keys cannot be read from the store.
+/// What is wrong with the keys in the store.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyringError {
@@ -97,11 +98,10 @@ pub enum KeyringError {
 }
 
 impl Keyring {
-    /// Reads all keys. Fails when an account has a plan that is not among `plans`: better no start than an account
-    /// that is refused, or served without limits.
+    /// Reads all keys. Fails when the store does; see [`Keyring::take_mistakes`] for what else can be wrong.
     pub fn load(store: &Store, plans: &[Arc<Plan>], clock: Clock) -> Result<Keyring, KeyringError> {
         let keyring = Keyring { entries: DashMap::default(), plans: plans.to_vec(), clock, read: Mutex::default() };
-        keyring.read_all(store, &mut keyring.read.lock().unwrap_or_else(PoisonError::into_inner))?;
+        keyring.read_all(store, &mut keyring.read())?;
         Ok(keyring)
     }
 
@@ -110,19 +110,28 @@ impl Keyring {
         self.entries.get(hash).map(|entry| Arc::clone(&entry))
     }
 
-    /// Applies what has changed in the store since it was last read.
-    ///
-    /// An account whose new plan is not defined here keeps the plan it had; one that is new stays unknown. Both are
-    /// reported as an error after everything else has been applied, once.
+    /// Applies what has changed in the store since it was last read. Fails when the store does.
     pub fn refresh(&self, store: &Store) -> Result<(), KeyringError> {
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut read = self.read();
         let changes = store.changes_since(read.seq)?;
         let Some(accounts) = changes.accounts else { return self.read_all(store, &mut read) };
         let now_unix_s = self.clock.unix_s();
         let changed: Result<Vec<_>, _> = accounts.iter().map(|&id| store.load_account(id, now_unix_s)).collect();
-        let outcome = self.apply_each(&mut read, changed?);
+        for (account, keys) in changed? {
+            self.apply(&mut read, account, keys);
+        }
         read.seq = changes.seq;
-        outcome
+        Ok(())
+    }
+
+    /// The accounts whose plan is not defined here, each once each time it is read: one that was known keeps the plan
+    /// it had, the keys of one that is new stay unknown, and everybody else is served.
+    pub fn take_mistakes(&self) -> Vec<KeyringError> {
+        std::mem::take(&mut self.read().mistakes)
+    }
+
+    fn read(&self) -> MutexGuard<'_, Read> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read_all(&self, store: &Store, read: &mut Read) -> Result<(), KeyringError> {
@@ -131,34 +140,23 @@ impl Keyring {
         for key in keys {
             keys_of.entry(key.account_id).or_default().push(key);
         }
-        let with_keys = accounts.into_iter().map(|account| {
+        for account in accounts {
             let keys = keys_of.remove(&account.id).unwrap_or_default();
-            (account, keys)
-        });
-        let outcome = self.apply_each(read, with_keys);
+            self.apply(read, account, keys);
+        }
         read.seq = seq;
-        outcome
-    }
-
-    /// Applies all, whatever becomes of each, and returns the first error.
-    fn apply_each(
-        &self,
-        read: &mut Read,
-        accounts: impl IntoIterator<Item = (AccountRow, Vec<KeyRow>)>,
-    ) -> Result<(), KeyringError> {
-        accounts.into_iter().map(|(account, keys)| self.apply(read, account, keys)).fold(Ok(()), Result::and)
+        Ok(())
     }
 
     /// Makes the entries of an account what the store says. Its balance goes on, and so does the limiter of each key,
     /// unless the rate is another now: otherwise every edit would fill the bucket again.
-    fn apply(&self, read: &mut Read, row: AccountRow, keys: Vec<KeyRow>) -> Result<(), KeyringError> {
+    fn apply(&self, read: &mut Read, row: AccountRow, keys: Vec<KeyRow>) {
         let before = read.accounts.get(&row.id);
         let defined = self.plans.iter().find(|plan| plan.name == row.plan).cloned();
-        let unknown_plan = || KeyringError::UnknownPlan { email: row.email.clone(), plan: row.plan.clone() };
-        let outcome = defined.as_ref().map(drop).ok_or_else(unknown_plan);
-        let Some(plan) = defined.or_else(|| before.map(|(account, _)| Arc::clone(&account.plan))) else {
-            return outcome;
-        };
+        if defined.is_none() {
+            read.mistakes.push(KeyringError::UnknownPlan { email: row.email.clone(), plan: row.plan.clone() });
+        }
+        let Some(plan) = defined.or_else(|| before.map(|(account, _)| Arc::clone(&account.plan))) else { return };
 
         let balance = before.map(|(account, _)| Arc::clone(&account.balance)).unwrap_or_else(|| {
             let now_unix_s = self.clock.unix_s();
@@ -186,7 +184,6 @@ impl Keyring {
             self.entries.remove(hash);
         }
         read.accounts.insert(account.id, (account, hashes));
-        outcome
     }
 
     /// The limiter of each key: one for all that were rotated into the same key, and the one they have, if it has
@@ -221,8 +218,8 @@ pub const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Keeps a keyring up to date from a thread of its own, until the [`Watch`] is dropped.
 ///
-/// `report` is told of errors: of a database that cannot be read once, until it can be again, and meanwhile the keys
-/// that are known stay good.
+/// `report` is told of the keyring's mistakes, those from before the watch first, and of a database that cannot be
+/// read: once, until it can be again, and meanwhile the keys that are known stay good.
 pub fn watch(
     keyring: Arc<Keyring>,
     store: Store,
@@ -235,13 +232,13 @@ pub fn watch(
         loop {
             match look(&keyring, &store, &mut seen) {
                 Ok(()) => failing = false,
-                Err(error @ KeyringError::Store(_)) => {
+                Err(error) => {
                     if !std::mem::replace(&mut failing, true) {
                         report(&error);
                     }
                 }
-                Err(error) => report(&error),
             }
+            keyring.take_mistakes().iter().for_each(&report);
             // Nothing is ever sent: the channel closes when the watch is dropped.
             let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(WATCH_INTERVAL) else { return };
         }
@@ -272,11 +269,9 @@ fn look(keyring: &Keyring, store: &Store, seen: &mut Option<i64>) -> Result<(), 
     if *seen == Some(version) {
         return Ok(());
     }
-    let outcome = keyring.refresh(store);
-    if !matches!(outcome, Err(KeyringError::Store(_))) {
-        *seen = Some(version);
-    }
-    outcome
+    keyring.refresh(store)?;
+    *seen = Some(version);
+    Ok(())
 }
 
 /// Hashes what is uniform already to itself.
@@ -430,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_plan_prevents_the_start_but_not_a_refresh() {
+    fn an_unknown_plan_is_told_of_and_keeps_nobody_else_out() {
         let mut bench = Bench::new();
         let (one, two) = (key(), key());
         let id = bench.add(&one);
@@ -438,17 +433,25 @@ mod tests {
         bench.refresh();
         bench.other.set_plan("a@example.org", &plan("gone", None), NOW).unwrap();
         bench.other.revoke_key(id, NOW).unwrap();
-        let error = bench.keyring.refresh(&bench.store).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "account a@example.org has the plan `gone`, which the configuration does not define: \
-             define it, or run `polygate accounts set-plan a@example.org PLAN`"
-        );
+        bench.refresh();
+        let told = |keyring: &Keyring| keyring.take_mistakes().iter().map(KeyringError::to_string).collect::<Vec<_>>();
+        let wanted = "account a@example.org has the plan `gone`, which the configuration does not define: \
+                      define it, or run `polygate accounts set-plan a@example.org PLAN`";
+        assert_eq!(told(&bench.keyring), [wanted]);
         assert!(bench.find(&one).is_none());
         assert_eq!(bench.find(&two).unwrap().account.plan.name, "free");
         bench.refresh();
-        let start = Keyring::load(&bench.store, &plans(), Clock::fixed(NOW));
-        assert_eq!(start.unwrap_err().to_string(), error.to_string());
+        assert!(told(&bench.keyring).is_empty());
+
+        // At a start, all that is known of the account is its plan.
+        let other = key();
+        bench.other.create_key("b@example.org", &plans()[0], &new(&other), NOW).unwrap();
+        bench.keyring = Keyring::load(&bench.store, &plans(), Clock::fixed(NOW)).unwrap();
+        assert_eq!(told(&bench.keyring), [wanted]);
+        assert!(bench.find(&two).is_none() && bench.find(&other).is_some());
+        bench.other.set_plan("a@example.org", &plans()[1], NOW).unwrap();
+        bench.refresh();
+        assert_eq!(bench.find(&two).unwrap().account.plan.name, "fast");
     }
 
     #[test]

@@ -34,8 +34,6 @@ pub struct Verdict {
 /// Where a throttled caller stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
-    /// How many calls a full bucket holds.
-    pub limit: u32,
     /// Calls a minute that the bucket is refilled with.
     pub requests_a_minute: u32,
     /// Calls that would pass at this moment.
@@ -211,10 +209,8 @@ impl Bucket {
     }
 
     fn quota(self, remaining: u32) -> Quota {
-        let limit = self.burst().get();
-        let missing = u128::from(limit.saturating_sub(remaining));
+        let missing = u128::from(self.burst().get().saturating_sub(remaining));
         Quota {
-            limit,
             requests_a_minute: self.rate.requests_a_minute.get(),
             remaining,
             reset_s: seconds_up(missing * self.interval().as_nanos()),
@@ -244,7 +240,7 @@ mod tests {
     fn a_bucket_empties_says_so_and_refills() {
         let clock = Clock::fixed(1_765_924_235);
         let limiter = Limiter::new(rate(60, 3), clock.clone());
-        let quota = |remaining, reset_s| Quota { limit: 3, requests_a_minute: 60, remaining, reset_s };
+        let quota = |remaining, reset_s| Quota { requests_a_minute: 60, remaining, reset_s };
         for (remaining, reset_s) in [(2, 1), (1, 2), (0, 3)] {
             let verdict = limiter.check();
             assert_eq!(verdict, Verdict { admitted: true, quota: quota(remaining, reset_s), retry_after_s: 0 });
@@ -329,7 +325,7 @@ mod tests {
                     prop_assert!(limiter.check().admitted);
                     break;
                 }
-                prop_assert!(verdict.quota.remaining < verdict.quota.limit);
+                prop_assert!(verdict.quota.remaining < burst);
             }
         }
     }

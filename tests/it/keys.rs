@@ -1,9 +1,9 @@
 //! Keys, accounts, plans and configuration by the command line: the real program against a real data directory.
 
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Lines, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -158,9 +158,28 @@ fn revoke_and_rotate_by_number_or_prefix() {
     assert_eq!(desk.fails("keys revoke 2"), (1, "polygate: key 2 has been revoked or has expired\n".to_owned()));
     assert_eq!(desk.fails("keys rotate 1"), (1, "polygate: key 1 has already been replaced by key 2\n".to_owned()));
     assert_eq!(desk.fails("keys revoke 9"), (1, "polygate: there is no key 9\n".to_owned()));
-    // A whole key given by mistake is not repeated.
-    let (code, error) = desk.fails(&format!("keys revoke {first}"));
+    // A whole key is found, and not repeated when it is not.
+    let wrong = format!("{}{}", &first[..42], if first.ends_with('0') { '1' } else { '0' });
+    let (code, error) = desk.fails(&format!("keys revoke {wrong}"));
     assert_eq!((code, error), (1, format!("polygate: there is no key {}…\n", &first[..9])));
+    let said = desk.ok(&format!("keys revoke {first}"));
+    assert_eq!(said, format!("Key 1 ({}…{}) of admin@localhost is revoked.\n", &first[..9], &first[39..]));
+    // As the list prints it.
+    let third = desk.create("");
+    desk.ok(&format!("keys revoke {}…{}", &third[..9], &third[39..]));
+    // A few characters could be anybody's.
+    let (code, error) = desk.fails("keys revoke pg-1");
+    assert_eq!(
+        (code, error.as_str()),
+        (
+            1,
+            "polygate: pg-1 is too short: a key goes by its number, by at least its first 9 characters or by all of it\n"
+        )
+    );
+    for command in ["keys revoke --help", "keys rotate --help"] {
+        let help = desk.ok(command);
+        assert!(help.contains("number") && help.contains("first 9 characters"), "{help}");
+    }
 }
 
 #[test]
@@ -202,12 +221,12 @@ fn what_makes_no_sense_is_a_usage_error() {
         ("keys", "Usage"),
         ("keys make", "make"),
         ("keys create --expires tomorrow", "30d"),
-        ("keys create --scope TOTP", "name of an API"),
+        ("keys create --scope nope", "totpgenerator, key2otp"),
         ("keys create --network 192.0.2.0/99", "192.0.2.0/24"),
         ("keys create --origin example.com", "https://app.example.com"),
         ("keys rotate 1 --grace soon", "90s"),
         ("keys revoke", "KEY"),
-        ("serve --listen here", "ADDR"),
+        ("serve --listen localhost:8080", "must be an address and port, like 127.0.0.1:8080 or [::1]:8080"),
         ("completions smalltalk", "bash"),
     ] {
         let (code, error) = desk.fails(line);
@@ -217,6 +236,7 @@ fn what_makes_no_sense_is_a_usage_error() {
     for line in ["--help", "keys --help", "keys create --help", "--version", "help accounts set-plan"] {
         assert!(desk.ok(line).contains("polygate"), "{line}");
     }
+    assert!(desk.ok("keys create --help").contains("totpgenerator, key2otp"));
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         assert!(desk.ok(&format!("completions {shell}")).contains("set-plan"), "{shell}");
     }
@@ -320,29 +340,131 @@ fn a_start_that_fails_makes_no_key() {
     assert!(!desk.data().exists());
 }
 
+/// A server that has said that it listens, on a port of its own.
+struct Server {
+    child: Child,
+    url: String,
+    /// What else it prints.
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Server {
+    fn start(desk: &Desk, options: &str) -> Server {
+        let mut command = desk.command(&format!("serve --listen 127.0.0.1:0 {options}"));
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let head = lines.next().unwrap().unwrap();
+        let url = head.strip_prefix("Polygate listens on ").unwrap_or_else(|| panic!("{head}")).to_owned();
+        Server { child, url, lines }
+    }
+
+    fn printed(&mut self, start: &str) -> Option<String> {
+        self.lines.by_ref().map(|line| line.unwrap().trim().to_owned()).find(|line| line.starts_with(start))
+    }
+
+    /// The status of a call with a key.
+    fn call(&self, key: &str) -> u16 {
+        let mut stream = TcpStream::connect(self.url.strip_prefix("http://").unwrap()).unwrap();
+        let path = "/v1/totpgenerator?secret=JBSWY3DPEHPK3PXP";
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: t\r\nX-API-Key: {key}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer[9..12].parse().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 #[test]
 fn the_first_start_prints_a_key_and_a_call_to_try_and_the_second_does_not() {
     let desk = Desk::new();
-    let start = || {
-        let mut server = desk.command("serve --listen 127.0.0.1:0").stdout(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(server.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let head = lines.next().unwrap();
-        assert!(head.starts_with("Polygate listens on http://127.0.0.1:"), "{head}");
-        (server, head, lines)
-    };
-    let (mut server, head, mut lines) = start();
-    let key = lines.by_ref().map(|line| line.trim().to_owned()).find(|line| line.starts_with("pg-")).unwrap();
+    let mut server = Server::start(&desk, "");
+    let key = server.printed("pg-").unwrap();
     assert!(KeyHash::of(key.as_bytes()).is_some());
-    let call = lines.by_ref().map(|line| line.trim().to_owned()).find(|line| line.starts_with("curl")).unwrap();
-    let url = head.strip_prefix("Polygate listens on ").unwrap();
-    assert!(call.contains(&key) && call.ends_with(&format!(" {url}/v1/totpgenerator")), "{call}");
-    let _ = server.kill();
-    server.wait().unwrap();
+    let call = server.printed("curl").unwrap();
+    assert!(call.contains(&key) && call.ends_with(&format!(" {}/v1/totpgenerator", server.url)), "{call}");
+    // What is printed last says that all is done: the key is good at once.
+    assert_eq!(server.call(&key), 200);
+    drop(server);
     assert_eq!(desk.json("keys list").as_array().unwrap().len(), 1);
 
-    let (mut server, _, mut lines) = start();
-    let _ = server.kill();
-    server.wait().unwrap();
-    assert!(!lines.any(|line| line.contains("pg-")));
+    let mut server = Server::start(&desk, "");
+    server.child.kill().unwrap();
+    assert_eq!(server.printed("pg-"), None);
     assert_eq!(desk.json("keys list").as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn the_call_to_try_is_of_an_api_that_is_enabled() {
+    let file = |apis: &str| {
+        let desk = Desk::new();
+        std::fs::write(desk.directory.path().join("polygate.yaml"), format!("apis: {{{apis}}}")).unwrap();
+        desk
+    };
+    let desk = file("totpgenerator: {enabled: false}");
+    let mut server = Server::start(&desk, "--config polygate.yaml");
+    let call = server.printed("curl").unwrap();
+    assert!(call.ends_with(&format!(" {}/v1/api/key2otp", server.url)), "{call}");
+
+    let desk = file("totpgenerator: {enabled: false}, key2otp: {enabled: false}");
+    let mut server = Server::start(&desk, "--config polygate.yaml");
+    assert!(server.printed("pg-").is_some());
+    server.child.kill().unwrap();
+    assert_eq!(server.printed("curl"), None);
+}
+
+#[test]
+fn a_plan_that_is_not_defined_keeps_nobody_else_from_being_served() {
+    let desk = Desk::new();
+    std::fs::write(desk.directory.path().join("polygate.yaml"), "plans: {free: {credits_a_month: 5}}").unwrap();
+    let lost = [desk.create("--account a@example.org --plan mega"), desk.create("--account b@example.org --plan pro")];
+    let good = desk.create("--account c@example.org");
+    let mut server = Server::start(&desk, "--config polygate.yaml");
+    assert_eq!((server.call(&good), server.call(&lost[0]), server.call(&lost[1])), (200, 401, 401));
+    let told = BufReader::new(server.child.stderr.take().unwrap()).lines();
+    let told: Vec<String> = told.take(2).map(Result::unwrap).collect();
+    for (line, account, plan) in [(&told[0], "a@example.org", "mega"), (&told[1], "b@example.org", "pro")] {
+        let start =
+            format!("polygate: account {account} has the plan `{plan}`, which the configuration does not define");
+        assert!(line.starts_with(&start), "{line}");
+    }
+}
+
+#[test]
+fn a_start_that_fails_does_not_say_that_it_listens() {
+    let desk = Desk::new();
+    desk.create("");
+    // The keys cannot be loaded: their table is another one than this program knows.
+    let database = rusqlite::Connection::open(desk.data().join("polygate.db")).unwrap();
+    database.execute_batch("ALTER TABLE api_key RENAME COLUMN networks TO nets").unwrap();
+    let (code, error) = desk.fails("serve --listen 127.0.0.1:0");
+    assert!(code == 1 && error.starts_with("polygate: the database failed: "), "{error}");
+}
+
+#[test]
+fn one_server_at_a_time_has_a_data_directory() {
+    let desk = Desk::new();
+    let server = Server::start(&desk, "");
+    let (code, error) = desk.fails("serve --listen 127.0.0.1:0");
+    let wanted = "polygate: another server has the data directory data: one at a time can serve it\n";
+    assert_eq!((code, error.as_str()), (1, wanted));
+    // Commands take no part in that, and a server that has ended, however it did, is in nobody's way.
+    desk.create("");
+    drop(server);
+    Server::start(&desk, "");
+}
+
+#[test]
+fn a_file_that_is_no_database_is_named() {
+    let desk = Desk::new();
+    desk.create("");
+    std::fs::write(desk.data().join("polygate.db"), "this is no database at all, whatever its name says").unwrap();
+    let (code, error) = desk.fails("keys list");
+    let wanted = "polygate: cannot open the database data/polygate.db: file is not a database\n";
+    assert_eq!((code, error.as_str()), (1, wanted));
 }

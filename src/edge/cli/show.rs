@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::accounts::CreatedKey;
-use crate::config::Config;
+use crate::config::{Api, Apis, Config};
 use crate::state::store::{AccountRow, KeyRow};
 
 /// The bare key and nothing else, so that scripts can take it as it is; as JSON, with all that is known of it.
@@ -21,18 +21,27 @@ pub(super) fn created(created: &CreatedKey, as_json: bool) -> String {
     }
 }
 
-/// What a server says once it listens, and the first key with a call to try it.
-pub(super) fn welcome(address: SocketAddr, first: Option<&CreatedKey>) -> String {
+/// What a server says once it listens, and the first key with a call to try it, if any API is enabled.
+pub(super) fn welcome(address: SocketAddr, first: Option<&CreatedKey>, apis: &Apis) -> String {
     let url = format!("http://{}", reachable(address));
     let mut text = format!("Polygate listens on {url}\n");
     if let Some(CreatedKey { key, account, .. }) = first {
         let (key, email) = (key.as_str(), &account.email);
         text += &format!(
             "\nThis is the first start: account {email} and its first key have been made.\n\
-             The key is shown this once, only its hash is stored:\n\n  {key}\n\n\
-             Try it:\n\n  curl -H 'X-API-Key: {key}' -H 'Content-Type: application/json' \
-             -d '{{\"secret\":\"JBSWY3DPEHPK3PXP\"}}' {url}/v1/totpgenerator\n\n"
+             The key is shown this once, only its hash is stored:\n\n  {key}\n\n"
         );
+        let path = match apis {
+            Apis { totpgenerator: Api { enabled: true, .. }, .. } => Some("/v1/totpgenerator"),
+            Apis { key2otp: Api { enabled: true, .. }, .. } => Some("/v1/api/key2otp"),
+            _ => None,
+        };
+        if let Some(path) = path {
+            text += &format!(
+                "Try it:\n\n  curl -H 'X-API-Key: {key}' -H 'Content-Type: application/json' \
+                 -d '{{\"secret\":\"JBSWY3DPEHPK3PXP\"}}' {url}{path}\n\n"
+            );
+        }
     }
     text
 }

@@ -108,6 +108,17 @@ pub enum StoreError {
         /// What the system says.
         cause: std::io::Error,
     },
+    /// The database file cannot be opened, or is none.
+    #[error("cannot open the database {}: {cause}", path.display())]
+    OpenDatabase {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        cause: rusqlite::Error,
+    },
+    /// Another server has the data directory.
+    #[error("another server has the data directory {}: one at a time can serve it", .0.display())]
+    Served(PathBuf),
     /// The database was last used by a later version of the program.
     #[error(
         "the database in {} has version {found}, this program knows versions up to {known}: use a newer polygate",
@@ -130,7 +141,10 @@ pub enum StoreError {
     /// What was given is no e-mail address.
     #[error("`{0}` is no e-mail address")]
     InvalidEmail(String),
-    /// No key goes by this number or prefix.
+    /// What was given is too little of a key to tell which one is meant.
+    #[error("{0} is too short: a key goes by its number, by at least its first 9 characters or by all of it")]
+    KeyTooShort(String),
+    /// No key goes by this number, by these first characters or by this text.
     #[error("there is no key {0}")]
     NoSuchKey(String),
     /// Several keys begin with this.

@@ -3,7 +3,7 @@
 //! Every change is one transaction, which also appends to the change log. Writers wait for each other; readers in
 //! write-ahead mode wait for nobody.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
@@ -22,7 +22,10 @@ use crate::pure::plan::Plan;
 const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_accounts_and_keys.sql")];
 
 const FILE_NAME: &str = "polygate.db";
-const LOCK_NAME: &str = "polygate.lock";
+/// Held while the database is opened.
+const OPEN_LOCK_NAME: &str = "polygate.lock";
+/// Held by the server.
+const SERVE_LOCK_NAME: &str = "serve.lock";
 
 /// How long a writer waits for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,11 +50,10 @@ impl Store {
         let file = data.join(FILE_NAME);
         // One at a time: SQLite does not wait when a new database goes into write-ahead mode.
         let _turn = make_private(data, &file).map_err(|cause| StoreError::Open { path: data.to_owned(), cause })?;
-        let mut connection = Connection::open(&file)?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
-        connection.pragma_update(None, "foreign_keys", true)?;
-        connection.pragma_update(None, "trusted_schema", false)?;
-        migrate(&mut connection, data)?;
+        let connection = connect(data, &file).map_err(|error| match error {
+            StoreError::Database(cause) => StoreError::OpenDatabase { path: file, cause },
+            other => other,
+        })?;
         Ok(Store { connection })
     }
 
@@ -60,6 +62,18 @@ impl Store {
         let cannot = |cause| StoreError::Open { path: data.to_owned(), cause };
         std::fs::metadata(data.join(FILE_NAME)).map_err(cannot)?;
         Store::open(data)
+    }
+
+    /// Keeps a data directory, which must be there, to one server for as long as the file that is returned stays open:
+    /// two would each give out all credits. Commands take no part in this.
+    pub fn lock_for_serving(data: &Path) -> Result<File> {
+        let cannot = |cause| StoreError::Open { path: data.to_owned(), cause };
+        let lock = private_options().create(true).open(data.join(SERVE_LOCK_NAME)).map_err(cannot)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(lock),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Served(data.to_owned())),
+            Err(TryLockError::Error(cause)) => Err(cannot(cause)),
+        }
     }
 
     /// Makes an account, with the bonus that its plan gives at sign-up.
@@ -134,15 +148,21 @@ impl Store {
         keys(&self.connection, sql, params![account_id])
     }
 
-    /// The key that goes by this number, or whose prefix, as far as it is given, is this.
+    /// The key that goes by this: its number, the key itself, or its first characters with or without the last four
+    /// after an ellipsis, as lists show it. Of the first characters, those of the prefix are compared.
     pub fn find_key(&self, which: &str) -> Result<KeyRow> {
         let which = which.trim();
         let no_such_key = || StoreError::NoSuchKey(shown(which));
+        let (first, last_four) = which.split_once('…').map_or((which, None), |(first, last)| (first, Some(last)));
         let found = if let Ok(id) = which.parse::<i64>() {
             keys(&self.connection, "SELECT * FROM api_key WHERE id = ?1", [id])?
-        } else if which.starts_with(key::START) && which.len() > key::START.len() {
-            let sql = "SELECT * FROM api_key WHERE substr(prefix, 1, length(?1)) = ?1 LIMIT 2";
-            keys(&self.connection, sql, [which])?
+        } else if let Some(hash) = KeyHash::of(which.as_bytes()) {
+            keys(&self.connection, "SELECT * FROM api_key WHERE hash = ?1", [hash.0])?
+        } else if first.starts_with(key::START) && first.chars().count() < key::PREFIX_CHARS {
+            return Err(StoreError::KeyTooShort(shown(which)));
+        } else if let Some(prefix) = first.get(..key::PREFIX_CHARS).filter(|_| which.len() < key::KEY_CHARS) {
+            let sql = "SELECT * FROM api_key WHERE prefix = ?1 AND (?2 IS NULL OR last_four = ?2) LIMIT 2";
+            keys(&self.connection, sql, params![prefix, last_four])?
         } else {
             return Err(no_such_key());
         };
@@ -235,23 +255,35 @@ impl Store {
 /// that is returned.
 fn make_private(data: &Path, file: &Path) -> std::io::Result<File> {
     let mut directory = std::fs::DirBuilder::new();
-    let mut options = std::fs::OpenOptions::new();
     #[cfg(unix)]
-    {
-        use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-        directory.mode(0o700);
-        options.mode(0o600);
-    }
+    std::os::unix::fs::DirBuilderExt::mode(&mut directory, 0o700);
     directory.recursive(true).create(data)?;
-    options.append(true);
-    let turn = options.clone().create(true).open(data.join(LOCK_NAME))?;
+    let turn = private_options().create(true).open(data.join(OPEN_LOCK_NAME))?;
     turn.lock()?;
     // Made before SQLite would, which would let others read it; its side files take over this one's permissions. A file
     // that is there is not opened: closing it would drop the locks that this process's other connections hold.
-    match options.create_new(true).open(file) {
+    match private_options().create_new(true).open(file) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(turn),
         made => made.map(|_| turn),
     }
+}
+
+/// To open files that, where they are made, only their owner can read.
+fn private_options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+fn connect(data: &Path, file: &Path) -> Result<Connection> {
+    let mut connection = Connection::open(file)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    migrate(&mut connection, data)?;
+    Ok(connection)
 }
 
 fn migrate(connection: &mut Connection, data: &Path) -> Result<()> {

@@ -108,8 +108,21 @@ fn keys_are_named_by_number_or_prefix_and_errors_never_repeat_one() {
     store.create_key(EMAIL, &plan("free"), &new(&one), NOW).unwrap();
     store.create_key(EMAIL, &plan("free"), &new(&two), NOW).unwrap();
     assert_eq!(store.find_key("2").unwrap().hash, two.hash());
-    for which in ["3", "-1", "", "pg-", "pg-%", "pg-______", "%", "99999999999999999999", "x' OR 1=1 --"] {
-        assert!(matches!(store.find_key(which), Err(StoreError::NoSuchKey(_))), "{which}");
+    let (prefix, last_four) = (two.prefix(), two.last_four());
+    let wrong = format!("{prefix}{}", "0".repeat(34));
+    for which in [prefix, &two.as_str()[..20], &format!("{prefix}…{last_four}"), two.as_str()] {
+        assert_eq!(store.find_key(which).unwrap().hash, two.hash(), "{which}");
+    }
+    let other = ["3", "-1", "", "pg-______", "%", "99999999999999999999", "x' OR 1=1 --", "pg-…é", "éééééééééééé"];
+    for which in other.iter().copied().chain([wrong.as_str(), &format!("{prefix}…____"), &format!("{prefix}…")]) {
+        let error = store.find_key(which).unwrap_err();
+        assert!(matches!(error, StoreError::NoSuchKey(_) | StoreError::KeyTooShort(_)), "{which} {error}");
+        assert_eq!(which == "pg-…é", matches!(error, StoreError::KeyTooShort(_)), "{which} {error}");
+    }
+    for which in ["pg-", "pg-%", &prefix[..8]] {
+        let error = store.find_key(which).unwrap_err().to_string();
+        let wanted = "is too short: a key goes by its number, by at least its first 9 characters or by all of it";
+        assert_eq!(error, format!("{which} {wanted}"));
     }
     let error = store.find_key(key().as_str()).unwrap_err().to_string();
     assert!(error.starts_with("there is no key pg-") && error.ends_with('…') && error.len() < 32, "{error}");
@@ -246,7 +259,22 @@ fn what_cannot_be_opened_says_where() {
     drop(store);
     let data = directory.path().join("data");
     std::fs::write(data.join(FILE_NAME), "this is no database at all, whatever its name says").unwrap();
-    assert!(matches!(Store::open(&data), Err(StoreError::Database(_))));
+    let error = Store::open(&data).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        format!("cannot open the database {}: file is not a database", data.join("polygate.db").display())
+    );
+}
+
+#[test]
+fn one_server_at_a_time_has_the_directory() {
+    let (directory, _store) = store();
+    let data = directory.path().join("data");
+    let lock = Store::lock_for_serving(&data).unwrap();
+    assert!(matches!(Store::lock_for_serving(&data), Err(StoreError::Served(path)) if path == data));
+    Store::open(&data).unwrap();
+    drop(lock);
+    Store::lock_for_serving(&data).unwrap();
 }
 
 #[cfg(unix)]
@@ -255,6 +283,7 @@ fn nobody_else_can_read_the_files() {
     use std::os::unix::fs::PermissionsExt;
     let (directory, _store, _) = with_account();
     let data = directory.path().join("data");
+    let _lock = Store::lock_for_serving(&data).unwrap();
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&data), 0o700);
     let files: Vec<_> = std::fs::read_dir(&data).unwrap().map(|file| file.unwrap().path()).collect();
