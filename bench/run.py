@@ -146,7 +146,8 @@ def main():
     parser.add_argument("--skip", action="append", default=[], choices=["load", "instructions", "criterion"])
     options = parser.parse_args()
 
-    cargo("build", "--release", "--manifest-path", BENCH / "Cargo.toml")
+    cargo("build", "--release", "--locked")
+    cargo("build", "--release", "--locked", "--manifest-path", BENCH / "Cargo.toml")
 
     with tempfile.TemporaryDirectory(prefix="polygate-bench-") as directory:
         scene = Scene(Path(directory))

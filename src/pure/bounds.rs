@@ -36,16 +36,6 @@ impl Bounds {
     }
 }
 
-/// Reads the name of an API, as keys are bound to.
-pub fn parse_scope(text: &str) -> Result<String, &'static str> {
-    let named = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if (1..=64).contains(&text.len()) && text.bytes().all(named) {
-        Ok(text.to_owned())
-    } else {
-        Err("wanted is the name of an API: a to z, 0 to 9 and hyphen, at most 64")
-    }
-}
-
 /// Reads a network (`192.0.2.0/24`, `2001:db8::/32`) or a single address; bits past the prefix are cleared.
 pub fn parse_network(text: &str) -> Result<IpNet, &'static str> {
     let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
@@ -108,10 +98,6 @@ mod tests {
 
     #[test]
     fn bounds_are_read_as_they_will_be_compared() {
-        assert_eq!(parse_scope("totpgenerator").unwrap(), "totpgenerator");
-        for text in ["", "Totp", "a b", "é", &"a".repeat(65)] {
-            assert!(parse_scope(text).is_err(), "{text}");
-        }
         for (text, wanted) in [
             ("192.0.2.0/24", "192.0.2.0/24"),
             ("192.0.2.77/24", "192.0.2.0/24"),
