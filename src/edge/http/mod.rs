@@ -21,7 +21,7 @@ use crate::gateway::{Call, Flow, Gateway, admit, authenticate, decode, invoke, r
 use self::claim::claim;
 use self::seal::seal;
 
-/// Answers every request of one connection, whose other end is `peer`.
+/// Answers every request of one connection, whose other end is `peer`. Requests come [lifted](claim::lift).
 #[rustfmt::skip]
 pub fn chain(
     gateway: Arc<Gateway>,
@@ -29,12 +29,12 @@ pub fn chain(
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
     let call = claim(gateway.clone(), peer)                    // path → Route; request id, Accept → Claimed
         .map(then(authenticate))                               // X-API-Key                     → Known
-        .map(then(admit))                                      // governor, per key             → Admitted
+        .map(then(admit))                                      // governor, per key; its bounds → Admitted
         .and(warp::body::stream())
         .then(body::read)                                      // bytes, capped                 → Received
         .map(then(decode))                                     // query | form | JSON | …       → Decoded
         .map(then(reserve))                                    // hold the credit               → Held
-        .then(|flow: Flow<_>| async { invoke(flow?).await })   // built-in or upstream          → Answered
+        .then(|flow: Flow<_>| async { invoke(flow?).await })   // the work itself               → Answered
         .map(seal);                                            // envelope, encode, commit, headers
     let rest = cors::preflight(gateway.clone(), peer).or(documents::serve(gateway, peer)).unify().boxed();
     call.or(rest).unify().recover(seal::unanswered).unify()
