@@ -307,7 +307,8 @@ const WANTS_QUOTES: [bool; 256] = {
 fn push_text(text: &str, guard: bool, out: &mut Vec<u8>) {
     let guarded = guard && text.starts_with(['=', '+', '-', '@', '\t', '\r']);
     let bytes = text.as_bytes();
-    let quoted = bytes.iter().any(|&byte| WANTS_QUOTES[usize::from(byte)]);
+    // A byte order mark that begins a file would be taken for one.
+    let quoted = bytes.iter().any(|&byte| WANTS_QUOTES[usize::from(byte)]) || text.starts_with('\u{feff}');
     if quoted {
         out.push(b'"');
     }
@@ -365,6 +366,7 @@ mod tests {
         check(r#"["a",null,""]"#, "value\na\n\"\"\n\"\"\n");
         check("[]", "value\n");
         check("[{},[]]", "value\n\"\"\n\"\"\n");
+        check("[{\"\u{feff}\":1}]", "\"\u{feff}\"\n1\n");
     }
 
     #[test]
