@@ -163,12 +163,6 @@ impl Params {
             period: period.unwrap_or(30),
         })
     }
-
-    /// The token for the Unix second `unix_s` (RFC 6238 section 4).
-    pub fn token_at(&self, unix_s: u64) -> Token {
-        let counter = Window::at(unix_s, self.period).counter;
-        Token::at_counter(&self.secret, self.algorithm, self.digits, counter)
-    }
 }
 
 /// RFC 4226 section 5.3 gives 31 bits, enough for nine digits; the contract stops at eight.
@@ -254,9 +248,9 @@ mod tests {
         ];
         let key = |bytes: usize| data_encoding::BASE32.encode(&b"1234567890".repeat(7)[..bytes]);
         for (time, sha1, sha256, sha512) in table {
-            assert_eq!(params(&key(20), "sha1", 8, 30).token_at(time).as_str(), sha1);
-            assert_eq!(params(&key(32), "sha256", 8, 30).token_at(time).as_str(), sha256);
-            assert_eq!(params(&key(64), "sha512", 8, 30).token_at(time).as_str(), sha512);
+            assert_eq!(params(&key(20), "sha1", 8, 30).otp_at(time).unwrap().token.as_str(), sha1);
+            assert_eq!(params(&key(32), "sha256", 8, 30).otp_at(time).unwrap().token.as_str(), sha256);
+            assert_eq!(params(&key(64), "sha512", 8, 30).otp_at(time).unwrap().token.as_str(), sha512);
         }
     }
 
@@ -267,7 +261,7 @@ mod tests {
             let (text, number) = (|name: &str| row[name].as_str().unwrap(), |name: &str| row[name].as_u64().unwrap());
             let params = params(text("secret"), text("algorithm"), number("digits"), number("period"));
             let window = Window::at(number("time"), params.period);
-            assert_eq!(params.token_at(number("time")).as_str(), text("token"), "{}", text("id"));
+            assert_eq!(params.otp_at(number("time")).unwrap().token.as_str(), text("token"), "{}", text("id"));
             assert_eq!(params.secret.bits() as u64, number("key_bits"), "{}", text("id"));
             assert_eq!(window.counter, number("counter"), "{}", text("id"));
             assert_eq!(window.remaining_s, number("timeRemaining"), "{}", text("id"));
@@ -282,7 +276,7 @@ mod tests {
         for row in rows.as_array().unwrap() {
             let (text, number) = (|at: usize| row[at].as_str().unwrap(), |at: usize| row[at].as_u64().unwrap());
             let params = params(text(0), text(1), number(2), number(3));
-            assert_eq!(params.token_at(number(4)).as_str(), text(5), "{row}");
+            assert_eq!(params.otp_at(number(4)).unwrap().token.as_str(), text(5), "{row}");
         }
         assert_eq!(rows.as_array().unwrap().len(), 432);
     }
@@ -320,7 +314,7 @@ mod tests {
     #[test]
     fn debug_shows_no_secret_and_no_token() {
         let params = params("JBSWY3DPEHPK3PXP", "sha1", 6, 30);
-        let shown = format!("{params:?} {:?}", params.token_at(1_765_924_235));
+        let shown = format!("{params:?} {:?}", params.otp_at(1_765_924_235).unwrap().token);
         assert!(shown.contains("redacted") && !shown.contains("935324") && !shown.contains("JBSWY3"), "{shown}");
     }
 }
