@@ -160,7 +160,7 @@ impl Keyring {
 
         let balance = before.map(|(account, _)| Arc::clone(&account.balance)).unwrap_or_else(|| {
             let now_unix_s = self.clock.unix_s();
-            Arc::new(Balance::new(row.signed_up_unix_s, plan.credits_a_month, row.bonus_credits, now_unix_s))
+            Arc::new(Balance::new(row.signed_up_unix_s, plan.credits_a_month, row.bonus.granted, now_unix_s))
         });
         balance.set_credits_a_month(plan.credits_a_month);
         let account = Arc::new(Account { id: row.id, email: row.email, plan, balance, suspended: row.suspended });

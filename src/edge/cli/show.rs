@@ -185,7 +185,7 @@ impl<'a> From<&'a AccountRow> for Account<'a> {
             id: row.id,
             email: &row.email,
             plan: &row.plan,
-            bonus_credits: row.bonus_credits,
+            bonus_credits: row.bonus.granted,
             signed_up_at: moment(row.signed_up_unix_s),
             suspended: row.suspended,
         }

@@ -21,12 +21,36 @@ pub struct AccountRow {
     pub email: String,
     /// The name of its plan.
     pub plan: String,
-    /// Credits given once, at sign-up.
-    pub bonus_credits: u64,
+    /// What it was granted beside its plan's credits, and what of that has been charged.
+    pub bonus: Bonus,
+    /// The latest billing month in which something was charged.
+    pub month: Option<Month>,
     /// When it was made; its billing months run from that day.
     pub signed_up_unix_s: u64,
     /// Whether its keys are refused for the time being.
     pub suspended: bool,
+}
+
+/// The credits that an account has beside its plan's, as of the last fold: the bonus at sign-up, and every grant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bonus {
+    /// The sum of all grants.
+    pub granted: u64,
+    /// What has been charged to it. May be more than `granted`, when what was already spent has been taken back.
+    pub used: u64,
+}
+
+/// What was charged in one billing month, as of the last fold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Month {
+    /// Its first second, as Unix time.
+    pub period_start_unix_s: u64,
+    /// The most credits that a plan has given for it.
+    pub ceiling: u64,
+    /// Charged to the month's credits.
+    pub used: u64,
+    /// Charged to the bonus during it.
+    pub bonus_used: u64,
 }
 
 /// A key, as stored: everything but the key.

@@ -12,14 +12,15 @@ use ipnet::IpNet;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, named_params, params};
 
-use super::{AccountRow, BOUND_BYTES_MAX, BOUNDS_MAX, Changes, EMAIL_BYTES_MAX, KEYS_MAX, KeyRow};
-use super::{NAME_CHARS_MAX, NewKey, StoreError};
+use super::{AccountRow, BOUND_BYTES_MAX, BOUNDS_MAX, Bonus, Changes, EMAIL_BYTES_MAX, KEYS_MAX, KeyRow};
+use super::{Month, NAME_CHARS_MAX, NewKey, StoreError};
 use crate::pure::bounds::Bounds;
 use crate::pure::key::{self, KeyHash};
 use crate::pure::plan::Plan;
 
 /// The schema, step by step: the database's `user_version` counts the steps it has taken.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_accounts_and_keys.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("migrations/0001_accounts_and_keys.sql"), include_str!("migrations/0002_ledger.sql")];
 
 const FILE_NAME: &str = "polygate.db";
 /// Held while the database is opened.
@@ -32,6 +33,13 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Rows of the change log that are kept.
 const CHANGES_KEPT: i64 = 10_000;
+
+/// Accounts with their bonus and their latest month.
+const ACCOUNTS: &str = "SELECT account.*, credit.*, \
+    coalesce(bonus.granted, 0) AS granted, coalesce(bonus.used, 0) AS bonus_charged \
+    FROM account LEFT JOIN bonus ON bonus.account_id = account.id \
+    LEFT JOIN credit ON credit.account_id = account.id AND credit.period_start_unix_s = \
+        (SELECT max(latest.period_start_unix_s) FROM credit AS latest WHERE latest.account_id = account.id)";
 
 /// The most of what was typed that an error repeats.
 const SHOWN_CHARS_MAX: usize = 64;
@@ -333,10 +341,18 @@ fn last_seq(connection: &Connection) -> Result<i64> {
 
 fn insert_account(change: &Connection, email: &str, plan: &Plan, now_unix_s: u64) -> Result<AccountRow> {
     change.execute(
-        "INSERT INTO account (email, plan, bonus_credits, signed_up_unix_s) VALUES (?1, ?2, ?3, ?4)",
-        params![email, plan.name, plan.bonus_credits, now_unix_s],
+        "INSERT INTO account (email, plan, signed_up_unix_s) VALUES (?1, ?2, ?3)",
+        params![email, plan.name, now_unix_s],
     )?;
-    let account = account_by_id(change, change.last_insert_rowid())?;
+    let id = change.last_insert_rowid();
+    if plan.bonus_credits > 0 {
+        change.execute(
+            "INSERT INTO credit_grant (account_id, credits, reference, note, at_unix_s) \
+             VALUES (?1, ?2, 'sign-up:' || ?1, 'bonus at sign-up', ?3)",
+            params![id, plan.bonus_credits, now_unix_s],
+        )?;
+    }
+    let account = account_by_id(change, id)?;
     note(change, account.id, "account created", now_unix_s)?;
     Ok(account)
 }
@@ -425,16 +441,18 @@ fn keys(connection: &Connection, sql: &str, params: impl rusqlite::Params) -> Re
 }
 
 fn accounts(connection: &Connection) -> Result<Vec<AccountRow>> {
-    let mut statement = connection.prepare_cached("SELECT * FROM account ORDER BY id")?;
+    let mut statement = connection.prepare_cached(&format!("{ACCOUNTS} ORDER BY account.id"))?;
     Ok(statement.query_map([], account_of_row)?.collect::<rusqlite::Result<_>>()?)
 }
 
 fn account_by_email(connection: &Connection, email: &str) -> Result<Option<AccountRow>> {
-    Ok(connection.query_row("SELECT * FROM account WHERE email = ?1", [email], account_of_row).optional()?)
+    let mut statement = connection.prepare_cached(&format!("{ACCOUNTS} WHERE email = ?1"))?;
+    Ok(statement.query_row([email], account_of_row).optional()?)
 }
 
 fn account_by_id(connection: &Connection, id: i64) -> Result<AccountRow> {
-    Ok(connection.query_row("SELECT * FROM account WHERE id = ?1", [id], account_of_row)?)
+    let mut statement = connection.prepare_cached(&format!("{ACCOUNTS} WHERE account.id = ?1"))?;
+    Ok(statement.query_row([id], account_of_row)?)
 }
 
 fn account_of_row(row: &Row<'_>) -> rusqlite::Result<AccountRow> {
@@ -442,7 +460,16 @@ fn account_of_row(row: &Row<'_>) -> rusqlite::Result<AccountRow> {
         id: row.get("id")?,
         email: row.get("email")?,
         plan: row.get("plan")?,
-        bonus_credits: row.get("bonus_credits")?,
+        bonus: Bonus { granted: row.get("granted")?, used: row.get("bonus_charged")? },
+        month: match row.get("period_start_unix_s")? {
+            None => None,
+            Some(period_start_unix_s) => Some(Month {
+                period_start_unix_s,
+                ceiling: row.get("ceiling")?,
+                used: row.get("used")?,
+                bonus_used: row.get("bonus_used")?,
+            }),
+        },
         signed_up_unix_s: row.get("signed_up_unix_s")?,
         suspended: row.get("suspended")?,
     })

@@ -49,7 +49,7 @@ fn with_account() -> (tempfile::TempDir, Store, i64) {
 fn accounts_are_found_in_any_case_and_made_once() {
     let (_directory, mut store) = store();
     let made = store.create_account(" Ann@Example.org ", &plan("free"), NOW).unwrap();
-    assert_eq!((made.email.as_str(), made.bonus_credits, made.signed_up_unix_s), ("ann@example.org", 500, NOW));
+    assert_eq!((made.email.as_str(), made.bonus.granted, made.signed_up_unix_s), ("ann@example.org", 500, NOW));
     assert_eq!(store.account_by_email("ANN@example.ORG").unwrap(), Some(made.clone()));
     let again = store.create_account("ann@EXAMPLE.org", &plan("pro"), NOW).unwrap_err();
     assert_eq!(again.to_string(), "an account with the address ann@example.org already exists");
@@ -244,7 +244,7 @@ fn a_newer_database_is_refused() {
     let data = directory.path().join("data");
     let error = Store::open(&data).unwrap_err().to_string();
     let wanted = format!(
-        "the database in {} has version 7, this program knows versions up to 1: use a newer polygate",
+        "the database in {} has version 7, this program knows versions up to 2: use a newer polygate",
         data.display()
     );
     assert_eq!(error, wanted);
