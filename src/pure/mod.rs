@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod address;
+pub mod book;
 pub mod bounds;
 pub mod envelope;
 pub mod fault;
@@ -10,6 +11,7 @@ pub mod input;
 pub mod key;
 pub mod period;
 pub mod plan;
+pub mod record;
 pub mod secret;
 pub mod stamp;
 pub mod totp;

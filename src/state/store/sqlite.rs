@@ -3,6 +3,8 @@
 //! Every change is one transaction, which also appends to the change log. Writers wait for each other; readers in
 //! write-ahead mode wait for nobody.
 
+mod ledger;
+
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
 use std::path::Path;
@@ -13,7 +15,8 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, named_params, params};
 
 use super::{AccountRow, BOUND_BYTES_MAX, BOUNDS_MAX, Bonus, Changes, EMAIL_BYTES_MAX, KEYS_MAX, KeyRow};
-use super::{Month, NAME_CHARS_MAX, NewKey, StoreError};
+use super::{NAME_CHARS_MAX, NewKey, StoreError};
+use crate::pure::book::Month;
 use crate::pure::bounds::Bounds;
 use crate::pure::key::{self, KeyHash};
 use crate::pure::plan::Plan;
