@@ -84,21 +84,27 @@ impl App {
             expires_unix_s: setup.expires_unix_s,
         };
         store.create_key("test@example.com", plan, &new, setup.now_unix_s).unwrap();
-        let report = Arc::new(|message: &dyn fmt::Display| panic!("{message}"));
-        let (gateway, folder) = polygate::open(config, clock.clone(), report).unwrap();
-        App {
-            gateway,
-            key: key.as_str().to_owned(),
-            clock,
-            peer: [192, 0, 2, 1].into(),
-            data,
-            folder: Mutex::new(folder),
-        }
+        let (gateway, folder) = open(config, &clock);
+        App { gateway, key: key.as_str().to_owned(), clock, peer: [192, 0, 2, 1].into(), data, folder }
     }
 
     /// Folds the ledger, as a server does each second.
     pub fn fold(&self) {
         self.folder.lock().unwrap().fold().unwrap();
+    }
+
+    /// The program anew on the same data, after an end that folded nothing.
+    pub fn restart(self) -> App {
+        let App { gateway, key, clock, peer, data, folder } = self;
+        let config = gateway.config.clone();
+        drop((gateway, folder));
+        let (gateway, folder) = open(config, &clock);
+        App { gateway, key, clock, peer, data, folder }
+    }
+
+    /// The database, as a command opens it.
+    pub fn store(&self) -> Store {
+        Store::open(self.data.path()).unwrap()
     }
 
     /// Sends a request: `METHOD path`, header lines, an empty line, the body. `$key` is the key, `$16k` is 16 KiB of `A`.
@@ -130,6 +136,12 @@ impl App {
             body: body.collect().await.unwrap().to_bytes(),
         }
     }
+}
+
+fn open(config: Config, clock: &Clock) -> (Arc<Gateway>, Mutex<Folder>) {
+    let report = Arc::new(|message: &dyn fmt::Display| panic!("{message}"));
+    let (gateway, folder) = polygate::open(config, clock.clone(), report).unwrap();
+    (gateway, Mutex::new(folder))
 }
 
 /// An answer as a client sees it; its text is the status, the headers by name, an empty line and the body.
