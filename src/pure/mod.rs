@@ -10,6 +10,7 @@ pub mod input;
 pub mod key;
 pub mod period;
 pub mod plan;
+pub mod record;
 pub mod secret;
 pub mod stamp;
 pub mod totp;
