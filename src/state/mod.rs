@@ -1,6 +1,7 @@
 //! Layer 2: what outlives a call and is shared by all of them. No HTTP.
 
 pub mod clock;
+pub mod journal;
 pub mod keyring;
 pub mod limiter;
 pub mod meter;
