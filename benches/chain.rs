@@ -4,12 +4,12 @@
 use std::error::Error;
 use std::future::Future;
 use std::hint::black_box;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group, criterion_main};
 use http::Request;
 use http_body_util::Full;
 use polygate::config::Config;
@@ -53,20 +53,34 @@ fn whole_chain(criterion: &mut Criterion) {
     {
         let mut service = warp::service(chain(gateway.clone(), [127, 0, 0, 1].into()));
         group.bench_function(name, |bencher| {
-            bencher.iter_batched(
-                || request(keys.next().expect("a key"), accept),
-                |request| {
-                    // Nothing in the chain waits when the body is there: one poll answers.
-                    let answer = pin!(service.call(lift(request))).poll(&mut Context::from_waker(Waker::noop()));
-                    let Poll::Ready(Ok(response)) = answer else { panic!("the chain waits") };
-                    assert_eq!(response.status(), 200);
-                    response
-                },
-                BatchSize::NumIterations(64),
-            );
+            bencher.iter_custom(|count| {
+                let mut taken = Duration::ZERO;
+                for start in (0..count).step_by(READY) {
+                    let ready = (count - start).min(READY as u64);
+                    let requests: Vec<_> = (0..ready).map(|_| request(keys.next().expect("a key"), accept)).collect();
+                    #[expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
+                    let started = Instant::now();
+                    let mut calls: Vec<_> =
+                        requests.into_iter().map(|request| Box::pin(service.call(lift(request)))).collect();
+                    while !calls.is_empty() {
+                        calls.retain_mut(|call| match call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                            Poll::Ready(answer) => {
+                                assert_eq!(black_box(answer).expect("an answer").status(), 200);
+                                false
+                            }
+                            Poll::Pending => true,
+                        });
+                    }
+                    taken += started.elapsed();
+                }
+                taken
+            });
         });
     }
 }
+
+/// How many calls are ready at the same moment, as under load; they are written down together.
+const READY: usize = 32;
 
 /// The seed's request, as hyper hands it over.
 fn request(key: &str, accept: &str) -> Request<Full<Bytes>> {

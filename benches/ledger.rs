@@ -43,7 +43,8 @@ fn books(criterion: &mut Criterion) {
 
 fn journal(criterion: &mut Criterion) {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let mut journal = Journal::open(directory.path(), [0; 16], Place::default(), Durability::Process).expect("a journal");
+    let mut journal =
+        Journal::open(directory.path(), [0; 16], Place::default(), Durability::Process).expect("a journal");
     let mut count = 0_u32;
     criterion.bench_function("ledger/append a charge", |bencher| {
         bencher.iter(|| {
@@ -51,7 +52,8 @@ fn journal(criterion: &mut Criterion) {
             if count % (1 << 24) == 0 {
                 // Behind what nobody folds, at most half of what may wait.
                 journal.forget(journal.end()).expect("space");
-                journal = Journal::open(directory.path(), [0; 16], journal.end(), Durability::Process).expect("a journal");
+                journal =
+                    Journal::open(directory.path(), [0; 16], journal.end(), Durability::Process).expect("a journal");
             }
             journal.append(&[charge(count % KEYS + 1)]).expect("space")
         });

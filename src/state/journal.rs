@@ -7,6 +7,7 @@
 //! A segment begins with a header: 6 bytes of magic, 2 of version, 16 of lineage, 4 of zeros, and the CRC-32 of those.
 //! Records follow from byte 32 on, side by side.
 
+mod group;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,8 @@ use tokio::sync::watch;
 
 use crate::config::Durability;
 use crate::pure::record::{Place, RECORD_BYTES, Record};
+
+pub use self::group::{Entry, Member};
 
 /// How long a segment may become before the next one begins.
 pub const SEGMENT_BYTES: u64 = 4 << 20;
@@ -98,6 +101,8 @@ type Result<T> = std::result::Result<T, JournalError>;
 #[derive(Debug)]
 pub struct Journal {
     writer: Arc<Writer>,
+    /// Those who are written next.
+    group: group::Open,
     /// Of [`Durability::Power`] alone; ends when this is dropped.
     syncer: Option<Syncer>,
 }
@@ -155,7 +160,7 @@ impl Journal {
             Durability::Process => None,
             Durability::Power => Some(Syncer::start(&writer)?),
         };
-        Ok(Journal { writer, syncer })
+        Ok(Journal { writer, group: group::Open::default(), syncer })
     }
 
     /// Appends records by one write, after which they survive the end of the process, and returns the place behind them.

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::pure::book::{Book, Credits, Opening, Share};
-use crate::pure::record::{Charge, Record};
+use crate::pure::record::{Charge, Place, Record};
 
-use super::journal::{Journal, JournalError};
+use super::journal::{Entry, Journal, JournalError, Member};
 use super::report::Report;
 use super::tally::Tally;
 
@@ -105,26 +105,58 @@ impl Hold {
         meter.watch(self.write(meter, caller).await)
     }
 
-    async fn write(mut self, meter: &Meter, caller: Caller) -> Result<(), JournalError> {
-        let Some(share) = self.share else { return Ok(()) };
-        let Caller { account, key, api } = caller;
+    async fn write(self, meter: &Meter, caller: Caller) -> Result<(), JournalError> {
+        let Some(mut charging) = self.join(meter, caller) else { return Ok(()) };
+        charging.member.gather().await;
+        let end = charging.settle()?;
+        // What could not be made durable has been cut off the journal.
+        meter.journal.durable(end).await.inspect_err(|_| charging.hold.balance.book().uncharge(&charging.share))
+    }
+
+    fn join(self, meter: &Meter, Caller { account, key, api }: Caller) -> Option<Charging<'_>> {
+        let share = self.share?;
         let Share { month, bonus, unix_s, .. } = share;
-        let charge = Record::Charge(Charge { account, key, api, unix_s, month, bonus });
         let untold = self.balance.book().untold_ceiling(&share);
-        let end = match untold {
-            None => meter.journal.append(&[charge])?,
-            Some(credits) => meter.journal.append(&[Record::Ceiling { account, unix_s, credits }, charge])?,
-        };
-        self.share = None;
-        {
-            let mut book = self.balance.book();
-            book.charge(&share);
-            if untold.is_some() {
-                book.ceiling_told(&share);
+        let ceiling = untold.map(|credits| Record::Ceiling { account, unix_s, credits });
+        let charge = Record::Charge(Charge { account, key, api, unix_s, month, bonus });
+        let member = meter.journal.join(Entry { ceiling, charge });
+        Some(Charging { hold: self, share, tells: ceiling.is_some(), member })
+    }
+}
+
+/// A hold on its way into the journal. Dropped, it is charged if and only if it has been written by then.
+struct Charging<'a> {
+    hold: Hold,
+    share: Share,
+    /// Whether a ceiling is written with it.
+    tells: bool,
+    member: Member<'a>,
+}
+
+impl Charging<'_> {
+    /// Writes the charge, with those of everybody who is ready, and returns the place behind them.
+    fn settle(&mut self) -> Result<Place, JournalError> {
+        let end = self.member.write()?;
+        self.charge();
+        Ok(end)
+    }
+
+    fn charge(&mut self) {
+        if self.hold.share.take().is_some() {
+            let mut book = self.hold.balance.book();
+            book.charge(&self.share);
+            if self.tells {
+                book.ceiling_told(&self.share);
             }
         }
-        // What could not be made durable has been cut off the journal.
-        meter.journal.durable(end).await.inspect_err(|_| self.balance.book().uncharge(&share))
+    }
+}
+
+impl Drop for Charging<'_> {
+    fn drop(&mut self) {
+        if !self.member.withdraw() {
+            self.charge();
+        }
     }
 }
 
