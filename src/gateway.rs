@@ -20,13 +20,13 @@ use crate::pure::format::Style;
 use crate::pure::input::{BodyKind, Input};
 use crate::pure::key::KeyHash;
 use crate::pure::totp::{Otp, Params};
+use crate::pure::usage::Outcome;
 use crate::service::catalog::{Catalog, Route};
 use crate::service::totp;
 use crate::state::clock::Clock;
 use crate::state::keyring::{Entry, Keyring};
 use crate::state::limiter::{AddressLimiter, Quota, Verdict};
 use crate::state::meter::{Caller, Hold, Meter};
-use crate::state::tally::Outcome;
 
 /// What all calls share.
 pub struct Gateway {

@@ -15,3 +15,4 @@ pub mod record;
 pub mod secret;
 pub mod stamp;
 pub mod totp;
+pub mod usage;

@@ -7,73 +7,7 @@ use ahash::RandomState;
 use dashmap::DashMap;
 
 use super::meter::Caller;
-use crate::pure::fault::{Fault, Owner};
-
-/// How a call ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// With success.
-    Ok,
-    /// Refused for a mistake of the caller's.
-    ClientError,
-    /// Refused for the limit of requests a minute.
-    RateLimited,
-    /// Refused because no credits were left.
-    Exhausted,
-    /// Failed for a reason of ours.
-    ServerError,
-}
-
-impl Outcome {
-    /// What a refused call counts as.
-    pub fn of(fault: &Fault) -> Outcome {
-        match (fault, fault.owner()) {
-            (Fault::RateLimited { .. }, _) => Outcome::RateLimited,
-            (Fault::CreditsExhausted { .. }, _) => Outcome::Exhausted,
-            (_, Owner::Caller) => Outcome::ClientError,
-            (_, Owner::Gateway) => Outcome::ServerError,
-        }
-    }
-}
-
-/// Calls by outcome, and what was charged for them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Answered with success.
-    pub ok: u64,
-    /// Refused for a mistake of the caller's.
-    pub client_error: u64,
-    /// Refused for the limit of requests a minute.
-    pub rate_limited: u64,
-    /// Refused because no credits were left.
-    pub exhausted: u64,
-    /// Failed for a reason of ours.
-    pub server_error: u64,
-    /// Credits charged.
-    pub credits: u64,
-}
-
-impl Counts {
-    /// Adds what was counted elsewhere.
-    pub fn add(&mut self, more: &Counts) {
-        self.ok += more.ok;
-        self.client_error += more.client_error;
-        self.rate_limited += more.rate_limited;
-        self.exhausted += more.exhausted;
-        self.server_error += more.server_error;
-        self.credits += more.credits;
-    }
-
-    fn count(&mut self, outcome: Outcome) {
-        *match outcome {
-            Outcome::Ok => &mut self.ok,
-            Outcome::ClientError => &mut self.client_error,
-            Outcome::RateLimited => &mut self.rate_limited,
-            Outcome::Exhausted => &mut self.exhausted,
-            Outcome::ServerError => &mut self.server_error,
-        } += 1;
-    }
-}
+use crate::pure::usage::{Counts, HOUR_S, Outcome};
 
 /// One row of usage: who called what, in which hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,7 +21,7 @@ pub struct Cell {
 impl Cell {
     /// The row in which a call at this moment counts.
     pub fn at(caller: Caller, unix_s: u64) -> Cell {
-        Cell { caller, hour_unix_s: unix_s - unix_s % 3_600 }
+        Cell { caller, hour_unix_s: unix_s - unix_s % HOUR_S }
     }
 }
 

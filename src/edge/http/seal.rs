@@ -10,7 +10,7 @@ use crate::pure::envelope::{self, Dialect};
 use crate::pure::fault::Fault;
 use crate::pure::format::{EncodeError, Format, Style};
 use crate::pure::secret::BITS_RECOMMENDED;
-use crate::state::tally::Outcome;
+use crate::pure::usage::Outcome;
 
 use super::claim;
 use super::headers::{self, X_ERROR_CODE};

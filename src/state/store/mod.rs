@@ -15,8 +15,9 @@ use crate::pure::bounds::Bounds;
 use crate::pure::key::{ApiKey, KeyHash};
 use crate::pure::plan::Plan;
 use crate::pure::record::Place;
-use crate::state::tally::{Cell, Counts};
+use crate::state::tally::Cell;
 
+pub use crate::pure::usage::{ApiUsage, Counts, DAY_S, DayUsage, HOUR_S};
 pub use sqlite::Store;
 
 /// An account, as stored.
@@ -148,6 +149,52 @@ impl Channel {
             Channel::Email => "email",
         }
     }
+}
+
+/// The calls of an hour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HourUsage {
+    /// Its first second, as Unix time.
+    pub hour_start_unix_s: u64,
+    /// Its calls.
+    pub counts: Counts,
+}
+
+/// The calls with a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyUsage {
+    /// The number of the key.
+    pub key_id: i64,
+    /// The key; `None` once it is so long gone that it is forgotten.
+    pub key: Option<KeyRow>,
+    /// The address of its account.
+    pub email: String,
+    /// Its calls.
+    pub counts: Counts,
+}
+
+/// The calls of an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountUsage {
+    /// The number of the account.
+    pub account_id: i64,
+    /// Its address.
+    pub email: String,
+    /// Its calls.
+    pub counts: Counts,
+}
+
+/// That an account was told how much of its month's credits it has used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoticeRow {
+    /// The threshold that was reached: 80, 95 or 100.
+    pub percent: u8,
+    /// The credits used in the billing month when that was seen.
+    pub used: u64,
+    /// The credits of the billing month when that was seen.
+    pub max: u64,
+    /// When that was seen.
+    pub at_unix_s: u64,
 }
 
 /// What has changed since a reader last looked.

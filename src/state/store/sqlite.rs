@@ -4,6 +4,7 @@
 //! write-ahead mode wait for nobody.
 
 mod ledger;
+mod usage;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
