@@ -7,12 +7,13 @@ use std::sync::Arc;
 use ring::rand::SystemRandom;
 use time::format_description::well_known::Rfc3339;
 use time::{Date, OffsetDateTime};
+use uuid::Uuid;
 
 use crate::config::Config;
 use crate::pure::bounds::Bounds;
 use crate::pure::key::ApiKey;
 use crate::pure::plan::Plan;
-use crate::state::store::{AccountRow, KeyRow, NewKey, Store, StoreError};
+use crate::state::store::{AccountRow, Granted, KeyRow, NewKey, Store, StoreError};
 
 /// The account that is meant when none is named, and that the first start makes.
 pub const DEFAULT_ACCOUNT: &str = "admin@localhost";
@@ -171,6 +172,20 @@ pub fn set_plan(
     now_unix_s: u64,
 ) -> Result<AccountRow, AccountsError> {
     Ok(store.set_plan(email, plan_or_default(config, Some(plan))?, now_unix_s)?)
+}
+
+/// Gives an account credits beside its month's, or takes some back where `credits` is negative. Without a reference,
+/// which makes repeating harmless, a random one is made. Running servers follow within a second.
+pub fn grant(
+    store: &mut Store,
+    email: &str,
+    credits: i64,
+    reference: Option<String>,
+    note: &str,
+    now_unix_s: u64,
+) -> Result<Granted, AccountsError> {
+    let reference = reference.unwrap_or_else(|| Uuid::new_v4().to_string());
+    Ok(store.grant(email, credits, &reference, note, now_unix_s)?)
 }
 
 /// When a key expires: some time after now, or at a moment.

@@ -60,6 +60,9 @@ enum Command {
     /// Make, list and change accounts. Running servers follow within a second.
     #[command(subcommand, arg_required_else_help = true)]
     Accounts(AccountsCommand),
+    /// Give accounts credits beside their plan's, and take them back. Running servers follow within a second.
+    #[command(subcommand, arg_required_else_help = true)]
+    Credits(CreditsCommand),
     /// Show the plans of the configuration.
     #[command(subcommand, arg_required_else_help = true)]
     Plans(PlansCommand),
@@ -177,6 +180,35 @@ enum AccountsCommand {
 }
 
 #[derive(Debug, Subcommand)]
+enum CreditsCommand {
+    /// Give an account credits, which are spent before its month's and stay good until they are spent; or take back
+    /// what is left of them.
+    Grant {
+        /// The account's address.
+        email: String,
+        /// How many; a negative number takes back.
+        #[arg(allow_negative_numbers = true)]
+        credits: i64,
+        /// What tells this grant from others, such as the number of an invoice: repeating a grant with its reference
+        /// changes nothing, so that it is safe to try again [default: a random one].
+        #[arg(long, value_name = "TEXT")]
+        reference: Option<String>,
+        /// What it is for.
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+        note: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// List what an account was granted, the bonus at sign-up included.
+    List {
+        /// The account's address.
+        email: String,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 enum PlansCommand {
     /// List all plans.
     List {
@@ -245,6 +277,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         }
         Command::Keys(command) => keys(&load()?, command)?,
         Command::Accounts(command) => accounts(&load()?, command)?,
+        Command::Credits(command) => credits(&load()?, command)?,
         Command::Plans(PlansCommand::List { output }) => show::plans(&load()?, output.json),
         Command::Config(ConfigCommand::Print) => config::DEFAULT_YAML.to_owned(),
         Command::Config(ConfigCommand::Check) => {
@@ -339,6 +372,20 @@ fn accounts(config: &Config, command: AccountsCommand) -> Result<String, Failure
         AccountsCommand::Resume { email, output } => (existing()?.set_suspended(&email, false, now_unix_s)?, output),
     };
     Ok(show::account(&account, output.json))
+}
+
+fn credits(config: &Config, command: CreditsCommand) -> Result<String, Failure> {
+    let now_unix_s = Clock::system().unix_s();
+    let mut store = Store::open_existing(&config.data)?;
+    Ok(match command {
+        CreditsCommand::Grant { email, credits, reference, note, output } => {
+            let granted = accounts::grant(&mut store, &email, credits, reference, &note, now_unix_s)?;
+            show::granted(&granted, &store.account(&email)?, output.json)
+        }
+        CreditsCommand::List { email, output } => {
+            show::grants(&store.list_grants(store.account(&email)?.id)?, output.json)
+        }
+    })
 }
 
 fn completions(shell: Shell) -> String {

@@ -1,10 +1,12 @@
 //! Tests of the whole, in one program: a file a feature.
 
 mod calls;
+mod desk;
 mod golden;
 mod inputs;
 mod keys;
 mod layers;
+mod program;
 mod sockets;
 mod spec;
 mod support;

@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::accounts::CreatedKey;
 use crate::config::{Api, Apis, Config};
-use crate::state::store::{AccountRow, KeyRow};
+use crate::state::store::{AccountRow, GrantRow, Granted, KeyRow};
 
 /// The bare key and nothing else, so that scripts can take it as it is; as JSON, with all that is known of it.
 pub(super) fn created(created: &CreatedKey, as_json: bool) -> String {
@@ -63,11 +63,12 @@ pub(super) fn keys(keys: &[(KeyRow, AccountRow)], now_unix_s: u64, as_json: bool
             account.email.clone(),
             state,
             key.expires_unix_s.map_or("never".to_owned(), moment),
+            key.last_used_unix_s.map_or("never".to_owned(), moment),
             key.name.clone(),
             bounds(key),
         ]
     };
-    table(["ID", "KEY", "ACCOUNT", "STATE", "EXPIRES", "NAME", "BOUND TO"], keys.iter().map(row))
+    table(["ID", "KEY", "ACCOUNT", "STATE", "EXPIRES", "LAST USED", "NAME", "BOUND TO"], keys.iter().map(row))
 }
 
 pub(super) fn revoked(key: &KeyRow, account: &AccountRow, as_json: bool) -> String {
@@ -101,6 +102,31 @@ pub(super) fn accounts(accounts: &[AccountRow], as_json: bool) -> String {
         ]
     };
     table(["ID", "EMAIL", "PLAN", "STATE", "SIGNED UP"], accounts.iter().map(row))
+}
+
+pub(super) fn granted(granted: &Granted, account: &AccountRow, as_json: bool) -> String {
+    let Granted { row, repeated } = granted;
+    if as_json {
+        return json(&Grant { account: Some(&account.email), repeated: Some(*repeated), ..Grant::from(row) });
+    }
+    let (credits, email) = (row.credits.unsigned_abs(), &account.email);
+    let what = match (row.credits > 0, repeated) {
+        (true, false) => format!("{credits} credits are granted to {email}"),
+        (false, false) => format!("{credits} credits are taken back from {email}"),
+        (true, true) => format!("{credits} credits were granted to {email} on {} already", moment(row.at_unix_s)),
+        (false, true) => format!("{credits} credits were taken back from {email} on {} already", moment(row.at_unix_s)),
+    };
+    format!("{what}, reference {}.\n", row.reference)
+}
+
+pub(super) fn grants(grants: &[GrantRow], as_json: bool) -> String {
+    if as_json {
+        return json(&grants.iter().map(Grant::from).collect::<Vec<_>>());
+    }
+    let row = |grant: &GrantRow| {
+        [moment(grant.at_unix_s), grant.credits.to_string(), grant.reference.clone(), grant.note.clone()]
+    };
+    table(["GRANTED", "CREDITS", "REFERENCE", "NOTE"], grants.iter().map(row))
 }
 
 pub(super) fn plans(config: &Config, as_json: bool) -> String {
@@ -146,6 +172,7 @@ struct Key<'a> {
     expires_at: Option<String>,
     revoked_at: Option<String>,
     replaced_by: Option<i64>,
+    last_used_at: Option<String>,
 }
 
 impl<'a> Key<'a> {
@@ -165,6 +192,7 @@ impl<'a> Key<'a> {
             expires_at: row.expires_unix_s.map(moment),
             revoked_at: row.revoked_unix_s.map(moment),
             replaced_by: row.replaced_by,
+            last_used_at: row.last_used_unix_s.map(moment),
         }
     }
 }
@@ -188,6 +216,34 @@ impl<'a> From<&'a AccountRow> for Account<'a> {
             bonus_credits: row.bonus.granted,
             signed_up_at: moment(row.signed_up_unix_s),
             suspended: row.suspended,
+        }
+    }
+}
+
+/// A grant as JSON. `account` and `repeated` are there in the answer to the command that made it.
+#[derive(Serialize)]
+struct Grant<'a> {
+    id: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account: Option<&'a str>,
+    credits: i64,
+    reference: &'a str,
+    note: &'a str,
+    granted_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repeated: Option<bool>,
+}
+
+impl<'a> From<&'a GrantRow> for Grant<'a> {
+    fn from(row: &'a GrantRow) -> Grant<'a> {
+        Grant {
+            id: row.id,
+            account: None,
+            credits: row.credits,
+            reference: &row.reference,
+            note: &row.note,
+            granted_at: moment(row.at_unix_s),
+            repeated: None,
         }
     }
 }

@@ -78,6 +78,8 @@ pub struct KeyRow {
     pub revoked_unix_s: Option<u64>,
     /// The key that took over when it was rotated.
     pub replaced_by: Option<i64>,
+    /// When it was last used in a call, as of the last fold.
+    pub last_used_unix_s: Option<u64>,
 }
 
 impl KeyRow {
@@ -100,6 +102,32 @@ pub struct NewKey<'a> {
     pub expires_unix_s: Option<u64>,
 }
 
+/// Credits that were given to an account, or taken back, beside its plan's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantRow {
+    /// The number it goes by.
+    pub id: i64,
+    /// Whose it is.
+    pub account_id: i64,
+    /// How many credits; negative where they were taken back. Never zero.
+    pub credits: i64,
+    /// What tells it from all other grants, of whatever account.
+    pub reference: String,
+    /// What it is for; may be empty.
+    pub note: String,
+    /// When it was made.
+    pub at_unix_s: u64,
+}
+
+/// What became of a grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// The grant as it is stored.
+    pub row: GrantRow,
+    /// Whether it was there already: then nothing has changed.
+    pub repeated: bool,
+}
+
 /// What has changed since a reader last looked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changes {
@@ -119,6 +147,15 @@ pub const BOUNDS_MAX: usize = 32;
 pub const BOUND_BYTES_MAX: usize = 255;
 /// The most keys of one account that can be good at a time.
 pub const KEYS_MAX: usize = 1_000;
+
+/// The most credits that one grant gives or takes back.
+pub const GRANT_CREDITS_MAX: u64 = 1_000_000_000_000;
+/// The most credits that all grants of an account together can give, what was taken back not deducted.
+pub const GRANTS_CREDITS_MAX: u64 = 1_000_000_000_000_000;
+/// The longest reference of a grant, in characters.
+pub const REFERENCE_CHARS_MAX: usize = 100;
+/// The longest note of a grant, in characters.
+pub const NOTE_CHARS_MAX: usize = 200;
 
 /// Why the store did not do as asked. The texts are meant for people.
 #[derive(Debug, thiserror::Error)]
@@ -180,6 +217,22 @@ pub enum StoreError {
     /// The key has been rotated already.
     #[error("key {0} has already been replaced by key {1}")]
     KeyReplaced(i64, i64),
+    /// A grant is not as it has to be.
+    #[error("{0}")]
+    InvalidGrant(&'static str),
+    /// The reference of a grant is that of another one.
+    #[error("the reference {reference} already stands for a grant of {credits} credits to {email}")]
+    ReferenceTaken {
+        /// The reference.
+        reference: String,
+        /// The credits of the grant that has it.
+        credits: i64,
+        /// The account of the grant that has it.
+        email: String,
+    },
+    /// More was to be taken back than is left of what was granted.
+    #[error("only {0} are left of the credits that the account was granted")]
+    OnlyLeft(u64),
     /// Something is larger or more than is allowed.
     #[error("{0}")]
     TooMuch(&'static str),

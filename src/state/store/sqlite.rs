@@ -3,6 +3,8 @@
 //! Every change is one transaction, which also appends to the change log. Writers wait for each other; readers in
 //! write-ahead mode wait for nobody.
 
+mod grants;
+
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
 use std::path::Path;
@@ -492,6 +494,7 @@ fn key_of_row(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
         expires_unix_s: row.get("expires_unix_s")?,
         revoked_unix_s: row.get("revoked_unix_s")?,
         replaced_by: row.get("replaced_by")?,
+        last_used_unix_s: row.get("last_used_unix_s")?,
     })
 }
 

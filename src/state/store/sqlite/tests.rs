@@ -8,8 +8,8 @@ use ring::rand::SystemRandom;
 use super::*;
 use crate::pure::key::ApiKey;
 
-const NOW: u64 = 1_765_924_235;
-const EMAIL: &str = "a@example.org";
+pub(super) const NOW: u64 = 1_765_924_235;
+pub(super) const EMAIL: &str = "a@example.org";
 
 impl Store {
     /// Lets as many changes pass as to push all others out of the log.
@@ -21,25 +21,25 @@ impl Store {
     }
 }
 
-fn plan(name: &str) -> Plan {
+pub(super) fn plan(name: &str) -> Plan {
     Plan { name: name.into(), credits_a_month: 1_000, bonus_credits: 500, rate: None }
 }
 
-fn key() -> ApiKey {
+pub(super) fn key() -> ApiKey {
     ApiKey::generate(&SystemRandom::new()).unwrap()
 }
 
-fn new(key: &ApiKey) -> NewKey<'_> {
+pub(super) fn new(key: &ApiKey) -> NewKey<'_> {
     NewKey { key, name: String::new(), bounds: Bounds::default(), expires_unix_s: None }
 }
 
-fn store() -> (tempfile::TempDir, Store) {
+pub(super) fn store() -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(&directory.path().join("data")).unwrap();
     (directory, store)
 }
 
-fn with_account() -> (tempfile::TempDir, Store, i64) {
+pub(super) fn with_account() -> (tempfile::TempDir, Store, i64) {
     let (directory, mut store) = store();
     let account = store.create_account("a@example.org", &plan("free"), NOW).unwrap().id;
     (directory, store, account)
