@@ -4,6 +4,7 @@
 //! failed, and 2 when what was typed makes no sense.
 
 mod show;
+mod usage;
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -63,6 +64,9 @@ enum Command {
     /// Give accounts credits beside their plan's, and take them back. Running servers follow within a second.
     #[command(subcommand, arg_required_else_help = true)]
     Credits(CreditsCommand),
+    /// Show how the APIs were used: calls by how they ended, and credits charged, as a running server last wrote them down,
+    /// at most a second ago.
+    Usage(usage::Options),
     /// Show the plans of the configuration.
     #[command(subcommand, arg_required_else_help = true)]
     Plans(PlansCommand),
@@ -151,6 +155,14 @@ enum AccountsCommand {
     },
     /// List all accounts.
     List {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Show where an account stands: its billing month, credits, keys and calls, as a running server last wrote them down,
+    /// at most a second ago.
+    Show {
+        /// Its address.
+        email: String,
         #[command(flatten)]
         output: Output,
     },
@@ -278,6 +290,9 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Keys(command) => keys(&load()?, command)?,
         Command::Accounts(command) => accounts(&load()?, command)?,
         Command::Credits(command) => credits(&load()?, command)?,
+        Command::Usage(options) => {
+            usage::show(&Store::open_existing(&load()?.data)?, &options, Clock::system().unix_s())?
+        }
         Command::Plans(PlansCommand::List { output }) => show::plans(&load()?, output.json),
         Command::Config(ConfigCommand::Print) => config::DEFAULT_YAML.to_owned(),
         Command::Config(ConfigCommand::Check) => {
@@ -361,6 +376,9 @@ fn accounts(config: &Config, command: AccountsCommand) -> Result<String, Failure
     let existing = || Store::open_existing(&config.data);
     let (account, output) = match command {
         AccountsCommand::List { output } => return Ok(show::accounts(&existing()?.list_accounts()?, output.json)),
+        AccountsCommand::Show { email, output } => {
+            return Ok(show::standing(&accounts::standing(&existing()?, config, &email, now_unix_s)?, output.json));
+        }
         AccountsCommand::Create { email, plan, output } => {
             let mut store = Store::open(&config.data)?;
             (accounts::create_account(&mut store, config, &email, plan.as_deref(), now_unix_s)?, output)

@@ -5,6 +5,7 @@
 
 mod sqlite;
 
+use std::iter::Sum;
 use std::path::PathBuf;
 
 use crate::pure::bounds::Bounds;
@@ -128,6 +129,120 @@ pub struct Granted {
     pub repeated: bool,
 }
 
+/// How calls ended, and what was charged for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Answered with success.
+    pub ok: u64,
+    /// Refused for a mistake of the caller's.
+    pub client_error: u64,
+    /// Refused for the limit of requests a minute.
+    pub rate_limited: u64,
+    /// Refused for want of credits.
+    pub exhausted: u64,
+    /// Failed for a reason of ours.
+    pub server_error: u64,
+    /// Credits charged.
+    pub credits: u64,
+}
+
+impl Counts {
+    /// All calls, however they ended.
+    pub fn calls(&self) -> u64 {
+        self.ok + self.client_error + self.rate_limited + self.exhausted + self.server_error
+    }
+}
+
+impl Sum for Counts {
+    fn sum<I: Iterator<Item = Counts>>(counts: I) -> Counts {
+        counts.fold(Counts::default(), |sum, more| Counts {
+            ok: sum.ok + more.ok,
+            client_error: sum.client_error + more.client_error,
+            rate_limited: sum.rate_limited + more.rate_limited,
+            exhausted: sum.exhausted + more.exhausted,
+            server_error: sum.server_error + more.server_error,
+            credits: sum.credits + more.credits,
+        })
+    }
+}
+
+/// The calls of an hour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HourUsage {
+    /// Its first second, as Unix time.
+    pub hour_start_unix_s: u64,
+    /// Its calls.
+    pub counts: Counts,
+}
+
+/// The calls of a day, in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DayUsage {
+    /// Its first second, as Unix time.
+    pub day_start_unix_s: u64,
+    /// Its calls.
+    pub counts: Counts,
+}
+
+impl DayUsage {
+    /// Every day that has a second from `from_unix_s` until before `to_unix_s`: those of `days`, which are in order, and
+    /// between them days without calls.
+    pub fn every_day(days: &[DayUsage], from_unix_s: u64, to_unix_s: u64) -> Vec<DayUsage> {
+        let counts_of = |start: u64| match days.binary_search_by_key(&start, |day| day.day_start_unix_s) {
+            Ok(at) => days[at].counts,
+            Err(_) => Counts::default(),
+        };
+        let starts = (from_unix_s / DAY_S..to_unix_s.div_ceil(DAY_S)).map(|day| day * DAY_S);
+        starts.map(|start| DayUsage { day_start_unix_s: start, counts: counts_of(start) }).collect()
+    }
+}
+
+/// The calls of an API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiUsage {
+    /// The name of the API.
+    pub api: String,
+    /// Its calls.
+    pub counts: Counts,
+}
+
+/// The calls with a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyUsage {
+    /// The number of the key.
+    pub key_id: i64,
+    /// The key; `None` once it is so long gone that it is forgotten.
+    pub key: Option<KeyRow>,
+    /// The address of its account.
+    pub email: String,
+    /// Its calls.
+    pub counts: Counts,
+}
+
+/// The calls of an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountUsage {
+    /// The number of the account.
+    pub account_id: i64,
+    /// Its address.
+    pub email: String,
+    /// Its calls.
+    pub counts: Counts,
+}
+
+/// That an account was told how much of its month's credits it has used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoticeRow {
+    /// The threshold that was reached: 80, 95 or 100.
+    pub percent: u8,
+    /// The credits used in the billing month when that was seen.
+    pub used: u64,
+    /// The credits of the billing month when that was seen.
+    pub max: u64,
+    /// When that was seen.
+    pub at_unix_s: u64,
+}
+
 /// What has changed since a reader last looked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changes {
@@ -136,6 +251,11 @@ pub struct Changes {
     /// The accounts to read again, keys and all; `None` when the reader is too far behind to be told.
     pub accounts: Option<Vec<i64>>,
 }
+
+/// Seconds of a day.
+pub const DAY_S: u64 = 24 * HOUR_S;
+/// Seconds of an hour.
+pub const HOUR_S: u64 = 3_600;
 
 /// The longest e-mail address, in bytes (RFC 5321, section 4.5.3.1.3, less the angle brackets).
 pub const EMAIL_BYTES_MAX: usize = 254;

@@ -19,6 +19,13 @@ impl Store {
         self.connection.execute(sql, [count]).unwrap();
         self.set_suspended("a@example.org", false, NOW).unwrap();
     }
+
+    /// How SQLite goes about a statement.
+    pub(super) fn explain(&self, sql: &str, params: impl rusqlite::Params) -> String {
+        let mut statement = self.connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let steps = statement.query_map(params, |row| row.get::<_, String>("detail")).unwrap();
+        steps.collect::<rusqlite::Result<Vec<_>>>().unwrap().join("\n")
+    }
 }
 
 pub(super) fn plan(name: &str) -> Plan {
