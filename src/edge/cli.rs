@@ -64,8 +64,8 @@ enum Command {
     /// Give accounts credits beside their plan's, and take them back. Running servers follow within a second.
     #[command(subcommand, arg_required_else_help = true)]
     Credits(CreditsCommand),
-    /// Show how the APIs were used: calls by how they ended, and credits charged, as a running server last wrote them down,
-    /// at most a second ago.
+    /// Show how the APIs were used: calls by how they ended, and credits charged, as a running server last wrote them
+    /// down, at most a second ago.
     Usage(usage::Options),
     /// Show the plans of the configuration.
     #[command(subcommand, arg_required_else_help = true)]
@@ -158,8 +158,8 @@ enum AccountsCommand {
         #[command(flatten)]
         output: Output,
     },
-    /// Show where an account stands: its billing month, credits, keys and calls, as a running server last wrote them down,
-    /// at most a second ago.
+    /// Show where an account stands: its billing month, credits, keys and calls, as a running server last wrote them
+    /// down, at most a second ago.
     Show {
         /// Its address.
         email: String,

@@ -243,6 +243,21 @@ pub struct NoticeRow {
     pub at_unix_s: u64,
 }
 
+/// How many rows were forgotten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Of hourly usage.
+    pub usage_hours: usize,
+    /// Keys.
+    pub keys: usize,
+    /// Attempts to deliver a notice.
+    pub attempts: usize,
+    /// Deliveries.
+    pub deliveries: usize,
+    /// Notices.
+    pub notices: usize,
+}
+
 /// What has changed since a reader last looked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changes {
@@ -276,6 +291,9 @@ pub const GRANTS_CREDITS_MAX: u64 = 1_000_000_000_000_000;
 pub const REFERENCE_CHARS_MAX: usize = 100;
 /// The longest note of a grant, in characters.
 pub const NOTE_CHARS_MAX: usize = 200;
+
+/// The shortest that a notice is kept, in days from the start of its billing month: well beyond its end.
+pub const NOTICE_DAYS_MIN: u64 = 70;
 
 /// Why the store did not do as asked. The texts are meant for people.
 #[derive(Debug, thiserror::Error)]

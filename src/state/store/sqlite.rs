@@ -4,6 +4,7 @@
 //! write-ahead mode wait for nobody.
 
 mod grants;
+mod retention;
 mod usage;
 
 use std::fs::{File, OpenOptions, TryLockError};
