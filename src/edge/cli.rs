@@ -73,6 +73,24 @@ enum Command {
     /// Show or check the configuration.
     #[command(subcommand, arg_required_else_help = true)]
     Config(ConfigCommand),
+    /// Write the database into one file, as of one moment, while a server runs or not.
+    Backup {
+        /// The file, outside the data directory.
+        file: PathBuf,
+        /// Replace a file that is there.
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Make a backup the database of a data directory that has none. What has happened since the backup was made is not
+    /// in it: credits charged since are there again, and keys revoked since are good again.
+    Restore {
+        /// The file that `polygate backup` made.
+        file: PathBuf,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Print a completion script: for bash, `polygate completions bash > /etc/bash_completion.d/polygate`.
     Completions {
         /// The shell it is for.
@@ -298,6 +316,19 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Config(ConfigCommand::Check) => {
             load()?;
             "The configuration has no mistakes.\n".to_owned()
+        }
+        Command::Backup { file, force, output } => {
+            let backup = Store::open_existing(&load()?.data)?.backup(&file, force)?;
+            show::backup(&format!("The backup {}", file.display()), &backup, output.json)
+        }
+        Command::Restore { file, output } => {
+            let data = load()?.data;
+            let (_, backup) = Store::restore(&file, &data)?;
+            show::backup(
+                &format!("The data directory {}, restored from {}", data.display(), file.display()),
+                &backup,
+                output.json,
+            )
         }
         Command::Completions { shell } => completions(shell),
     };

@@ -4,7 +4,7 @@ use polygate::pure::period::Period;
 use polygate::state::clock::Clock;
 use serde_json::{Value, json};
 
-use crate::program::Desk;
+use crate::program::{Desk, Server};
 
 /// The database, to write into it what a server would have.
 fn database(desk: &Desk) -> rusqlite::Connection {
@@ -164,6 +164,20 @@ fn what_was_used_in_an_earlier_month_is_past_and_a_plan_may_be_unknown() {
 }
 
 #[test]
+fn a_smaller_plan_leaves_nothing_of_a_month_that_has_used_more_and_all_of_the_bonus() {
+    let desk = Desk::new();
+    desk.ok("accounts create a@example.org --plan pro");
+    let now = hour(0).0;
+    let month = format!("INSERT INTO credit VALUES (1, {}, 9000, 5000, 0)", Period::containing(now, now).start_unix_s);
+    database(&desk).execute_batch(&month).unwrap();
+    desk.ok("accounts set-plan a@example.org free");
+    desk.ok("credits grant a@example.org 7");
+    let credits = &desk.json("accounts show a@example.org")["credits"];
+    assert_eq!(credits["month"], json!({ "used": 5000, "max": 1000, "remaining": 0 }));
+    assert_eq!(credits["together"], json!({ "used": 5000, "max": 1007, "remaining": 7 }));
+}
+
+#[test]
 fn usage_is_a_table_json_or_csv() {
     let (desk, now_at, early_at) = with_usage();
     let days = desk.json("usage");
@@ -215,4 +229,50 @@ fn usage_that_makes_no_sense_is_refused() {
     assert_eq!(desk.fails("usage --account b@example.org").0, 1);
     assert_eq!(desk.ok("usage --by account --csv").lines().count(), 1);
     assert!(desk.ok("usage --help").contains("[default: 30d]"));
+}
+
+#[test]
+fn a_backup_is_made_beside_a_server_and_restored_into_another_directory() {
+    let desk = Desk::new();
+    let mut server = Server::start(&desk, "");
+    let key = server.printed("pg-").unwrap();
+    desk.ok("credits grant admin@localhost 5 --reference r");
+    let said = desk.ok("backup copy.db");
+    let file = desk.directory.path().join("copy.db");
+    let bytes = std::fs::metadata(&file).unwrap().len();
+    assert_eq!(said, format!("The backup copy.db: {bytes} bytes, accounts: 1, keys: 1, credits charged: 0.\n"));
+    let exists = "polygate: copy.db is there already: --force replaces it\n";
+    assert_eq!(desk.fails("backup copy.db"), (1, exists.to_owned()));
+    let backup = desk.json("backup copy.db --force");
+    assert_eq!(backup, json!({ "bytes": bytes, "accounts": 1, "keys": 1, "credits_used": 0 }));
+    let inside = "polygate: data/copy.db is in a data directory, and would be lost with it: name a file elsewhere\n";
+    assert_eq!(desk.fails("backup data/copy.db"), (1, inside.to_owned()));
+    assert_eq!(server.call(&key), 200, "the server goes on");
+
+    let served = "polygate: another server has the data directory data: one at a time can serve it\n";
+    assert_eq!(desk.fails("restore copy.db"), (1, served.to_owned()));
+    drop(server);
+    let (code, error) = desk.fails("restore copy.db");
+    let holds = "polygate: the data directory data already holds polygate.db: move that away, or ";
+    assert!(code == 1 && error.starts_with(holds), "{error}");
+    std::fs::rename(desk.data(), desk.directory.path().join("old")).unwrap();
+    let said = desk.ok("restore copy.db");
+    let start = format!("The data directory data, restored from copy.db: {bytes} bytes, accounts: 1, keys: 1, ");
+    assert!(said.starts_with(&start), "{said}");
+    assert_eq!(desk.json("credits list admin@localhost").as_array().unwrap().len(), 2);
+    let server = Server::start(&desk, "");
+    assert_eq!(server.call(&key), 200, "keys are good as they were");
+}
+
+#[test]
+fn what_is_no_backup_is_not_restored() {
+    let desk = Desk::new();
+    std::fs::write(desk.directory.path().join("notes.txt"), "no backup at all, but a text\n".repeat(99)).unwrap();
+    assert_eq!(desk.fails("restore notes.txt"), (1, "polygate: notes.txt is no Polygate database\n".to_owned()));
+    let (code, error) = desk.fails("restore nothing");
+    assert!(code == 1 && error.starts_with("polygate: nothing: "), "{error}");
+    assert!(!desk.data().join("polygate.db").exists());
+    // Nothing there to be backed up.
+    assert_eq!(desk.fails("backup copy.db").0, 1);
+    assert!(!desk.directory.path().join("copy.db").exists());
 }

@@ -197,7 +197,9 @@ fn what_makes_no_sense_is_a_usage_error() {
 #[test]
 fn a_directory_named_by_mistake_is_not_made() {
     let desk = Desk::new();
-    for line in ["keys list", "keys revoke 1", "keys rotate 1", "accounts list", "accounts suspend a@example.org"] {
+    for line in
+        ["keys list", "keys revoke 1", "keys rotate 1", "accounts list", "accounts suspend a@example.org", "usage"]
+    {
         let (code, error) = desk.fails(line);
         assert!(code == 1 && error.starts_with("polygate: cannot open the data directory data: "), "{error}");
     }

@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::accounts::{CreatedKey, Standing};
 use crate::config::{Api, Apis, Config};
-use crate::state::store::{AccountRow, Counts, GrantRow, Granted, KeyRow, NoticeRow};
+use crate::state::store::{AccountRow, Backup, Counts, GrantRow, Granted, KeyRow, NoticeRow};
 
 /// The bare key and nothing else, so that scripts can take it as it is; as JSON, with all that is known of it.
 pub(super) fn created(created: &CreatedKey, as_json: bool) -> String {
@@ -172,6 +172,15 @@ pub(super) fn grants(grants: &[GrantRow], as_json: bool) -> String {
         [moment(grant.at_unix_s), grant.credits.to_string(), grant.reference.clone(), grant.note.clone()]
     };
     table(&["GRANTED", "CREDITS", "REFERENCE", "NOTE"], grants.iter().map(row))
+}
+
+pub(super) fn backup(what: &str, backup: &Backup, as_json: bool) -> String {
+    let &Backup { bytes, accounts, keys, credits_used } = backup;
+    if as_json {
+        json(&BackupAsJson { bytes, accounts, keys, credits_used })
+    } else {
+        format!("{what}: {bytes} bytes, accounts: {accounts}, keys: {keys}, credits charged: {credits_used}.\n")
+    }
 }
 
 pub(super) fn plans(config: &Config, as_json: bool) -> String {
@@ -363,6 +372,14 @@ impl<'a> From<&'a GrantRow> for Grant<'a> {
             repeated: None,
         }
     }
+}
+
+#[derive(Serialize)]
+struct BackupAsJson {
+    bytes: u64,
+    accounts: u64,
+    keys: u64,
+    credits_used: u64,
 }
 
 #[derive(Serialize)]

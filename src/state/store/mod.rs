@@ -243,6 +243,19 @@ pub struct NoticeRow {
     pub at_unix_s: u64,
 }
 
+/// A backup, and what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backup {
+    /// The size of the file.
+    pub bytes: u64,
+    /// Accounts.
+    pub accounts: u64,
+    /// Keys, those that are no longer good included.
+    pub keys: u64,
+    /// Credits charged, ever.
+    pub credits_used: u64,
+}
+
 /// How many rows were forgotten.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
@@ -330,6 +343,45 @@ pub enum StoreError {
         found: usize,
         /// The newest version this program knows.
         known: usize,
+    },
+    /// The file is no database, or another program's.
+    #[error("{} is no Polygate database", .0.display())]
+    NotPolygate(PathBuf),
+    /// The file is a database that is damaged.
+    #[error("{} is damaged: {finding}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite found first.
+        finding: String,
+    },
+    /// The file to restore from is still written to, or was when the machine went down: part of it is in another file.
+    #[error("{} has a -wal file beside it, so it is no backup: `polygate backup` makes one", .0.display())]
+    NotABackup(PathBuf),
+    /// There is a file of that name.
+    #[error("{} is there already: --force replaces it", .0.display())]
+    BackupExists(PathBuf),
+    /// The backup would be in a data directory.
+    #[error("{} is in a data directory, and would be lost with it: name a file elsewhere", .0.display())]
+    BackupInData(PathBuf),
+    /// There is something in the data directory to restore into.
+    #[error(
+        "the data directory {} already holds {name}: move that away, or name another directory with --data",
+        path.display()
+    )]
+    DataExists {
+        /// The data directory.
+        path: PathBuf,
+        /// What is there.
+        name: &'static str,
+    },
+    /// A file cannot be read or written.
+    #[error("{}: {cause}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        cause: std::io::Error,
     },
     /// An account with this address exists.
     #[error("an account with the address {0} already exists")]
