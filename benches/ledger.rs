@@ -49,7 +49,7 @@ fn journal(criterion: &mut Criterion) {
     criterion.bench_function("ledger/append a charge", |bencher| {
         bencher.iter(|| {
             count += 1;
-            if count % (1 << 24) == 0 {
+            if count.is_multiple_of(1 << 24) {
                 // Behind what nobody folds, at most half of what may wait.
                 journal.forget(journal.end()).expect("space");
                 journal =

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use ring::rand::SystemRandom;
 use time::format_description::well_known::Rfc3339;
 use time::{Date, OffsetDateTime};
+use uuid::Uuid;
 
 use crate::config::Config;
 use crate::pure::bounds::Bounds;
 use crate::pure::key::ApiKey;
+use crate::pure::period::Period;
 use crate::pure::plan::Plan;
-use crate::state::store::{AccountRow, KeyRow, NewKey, Store, StoreError};
+use crate::state::store::{AccountRow, Counts, DAY_S, Granted, HOUR_S, KeyRow, NewKey, NoticeRow, Store, StoreError};
 
 /// The account that is meant when none is named, and that the first start makes.
 pub const DEFAULT_ACCOUNT: &str = "admin@localhost";
@@ -171,6 +173,84 @@ pub fn set_plan(
     now_unix_s: u64,
 ) -> Result<AccountRow, AccountsError> {
     Ok(store.set_plan(email, plan_or_default(config, Some(plan))?, now_unix_s)?)
+}
+
+/// Where an account stands, as of the last fold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The account.
+    pub account: AccountRow,
+    /// Its plan; `None` when the configuration does not define it.
+    pub plan: Option<Arc<Plan>>,
+    /// The billing month.
+    pub period: Period,
+    /// What was charged to the month's credits.
+    pub month_used: u64,
+    /// What was charged to the bonus in this billing month.
+    pub bonus_used: u64,
+    /// What is left of the bonus.
+    pub bonus_remaining: u64,
+    /// How many of its keys are good.
+    pub live_keys: usize,
+    /// When it last made a call.
+    pub last_activity_unix_s: Option<u64>,
+    /// Its calls of the last 24 hours; the hour in which they began is counted whole.
+    pub last_24_hours: Counts,
+    /// What it was told of its credits in this billing month.
+    pub notices: Vec<NoticeRow>,
+}
+
+impl Standing {
+    /// What the plan gives for the billing month.
+    pub fn month_max(&self) -> Option<u64> {
+        self.plan.as_ref().map(|plan| plan.credits_a_month)
+    }
+
+    /// What is left of the month's credits: nothing where the plan has become smaller than what was used.
+    pub fn month_remaining(&self) -> Option<u64> {
+        self.month_max().map(|max| max.saturating_sub(self.month_used))
+    }
+
+    /// What was left of the bonus when the billing month began, or was granted since.
+    pub fn bonus_max(&self) -> u64 {
+        self.bonus_remaining + self.bonus_used
+    }
+}
+
+/// Where an account stands.
+pub fn standing(store: &Store, config: &Config, email: &str, now_unix_s: u64) -> Result<Standing, AccountsError> {
+    let account = store.account(email)?;
+    let period = Period::containing(account.signed_up_unix_s, now_unix_s);
+    let month = account.month.filter(|month| month.period_start_unix_s == period.start_unix_s);
+    let keys = store.list_keys(Some(account.id))?;
+    let from_unix_s = now_unix_s.saturating_sub(DAY_S) / HOUR_S * HOUR_S;
+    let hours = store.usage_by_hour(Some(account.id), from_unix_s, now_unix_s + 1)?;
+    Ok(Standing {
+        plan: config.plans.iter().find(|plan| plan.name == account.plan).cloned(),
+        period,
+        month_used: month.map_or(0, |month| month.used),
+        bonus_used: month.map_or(0, |month| month.bonus_used),
+        bonus_remaining: account.bonus.granted.saturating_sub(account.bonus.used),
+        live_keys: keys.iter().filter(|key| key.is_live(now_unix_s)).count(),
+        last_activity_unix_s: store.last_activity(account.id)?,
+        last_24_hours: hours.into_iter().map(|hour| hour.counts).sum(),
+        notices: store.list_notices(account.id, period.start_unix_s)?,
+        account,
+    })
+}
+
+/// Gives an account credits beside its month's, or takes some back where `credits` is negative. Without a reference,
+/// which makes repeating harmless, a random one is made. Running servers follow within a second.
+pub fn grant(
+    store: &mut Store,
+    email: &str,
+    credits: i64,
+    reference: Option<String>,
+    note: &str,
+    now_unix_s: u64,
+) -> Result<Granted, AccountsError> {
+    let reference = reference.unwrap_or_else(|| Uuid::new_v4().to_string());
+    Ok(store.grant(email, credits, &reference, note, now_unix_s)?)
 }
 
 /// When a key expires: some time after now, or at a moment.

@@ -54,6 +54,8 @@ pub struct Config {
     pub not_acceptable: NotAcceptable,
     /// Sizes, counts and times.
     pub limits: Limits,
+    /// How long the database remembers.
+    pub retention: Retention,
 }
 
 impl Config {
@@ -193,4 +195,13 @@ pub struct Limits {
     pub drain_timeout: Duration,
     /// Client addresses remembered for open routes; those beyond share one bucket. Default 100,000.
     pub open_addresses: usize,
+}
+
+/// How long the database remembers what grows by itself. Credits and grants are remembered for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Days that hourly usage is kept, and keys that were revoked or expired. Default 400.
+    pub usage_days: u64,
+    /// Days that notices are kept, with the log of their deliveries. Default 90.
+    pub deliveries_days: u64,
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::reader::{Block, Node};
-use super::{Access, Api, Apis, Config, Durability, LISTEN_WANTED, Limits, NotAcceptable};
+use super::{Access, Api, Apis, Config, Durability, LISTEN_WANTED, Limits, NotAcceptable, Retention};
 use crate::pure::plan::{Plan, Rate};
 
 /// The most credits a plan can give.
@@ -26,6 +26,8 @@ const PATH_BYTES_MAX: usize = 4_096;
 const HEADER_BYTES_MIN: u64 = 8_192;
 /// The longest of all times, seconds.
 const TIME_S_MAX: u64 = 3_600;
+/// The longest that anything is kept, days.
+const RETENTION_DAYS_MAX: u64 = 3_650;
 
 /// Reads the whole; `None` when a mistake was noted.
 pub(super) fn config(top: Node<'_>) -> Option<Config> {
@@ -48,6 +50,7 @@ pub(super) fn config(top: Node<'_>) -> Option<Config> {
     let apis = top.take("apis").block().and_then(apis);
     let answers = top.take("answers").block().and_then(answers);
     let limits = top.take("limits").block().and_then(limits);
+    let retention = top.take("retention").block().and_then(retention);
     top.finish();
     let (exhausted_status, not_acceptable) = answers?;
     Some(Config {
@@ -62,6 +65,7 @@ pub(super) fn config(top: Node<'_>) -> Option<Config> {
         exhausted_status,
         not_acceptable,
         limits: limits?,
+        retention: retention?,
     })
 }
 
@@ -186,6 +190,13 @@ fn limits(mut block: Block<'_>) -> Option<Limits> {
         drain_timeout: drain_timeout?,
         open_addresses: open_addresses?,
     })
+}
+
+fn retention(mut block: Block<'_>) -> Option<Retention> {
+    let usage_days = block.take("usage_days").whole(1, RETENTION_DAYS_MAX);
+    let deliveries_days = block.take("deliveries_days").whole(1, RETENTION_DAYS_MAX);
+    block.finish();
+    Some(Retention { usage_days: usage_days?, deliveries_days: deliveries_days? })
 }
 
 /// Reads every item, the ones after a mistake too.

@@ -63,6 +63,7 @@ fn the_defaults_are_these() {
             drain_timeout: Duration::from_secs(10),
             open_addresses: 100_000,
         },
+        retention: Retention { usage_days: 400, deliveries_days: 90 },
     };
     assert_eq!(Config::load(None, std::iter::empty()).unwrap(), wanted);
     assert_eq!(Config::default(), wanted);
@@ -99,7 +100,8 @@ fn a_file_names_what_it_changes() {
          open: { requests_a_minute: 10 }\n\
          apis: { key2otp: { access: key, cost: 0 } }\n\
          answers: { exhausted_status: 402, not_acceptable: send-json }\n\
-         limits: { body_bytes: 32768, drain_timeout_s: 0 }\n",
+         limits: { body_bytes: 32768, drain_timeout_s: 0 }\n\
+         retention: { usage_days: 3650 }\n",
     );
     let team = plan("team-2", 7, 0, Some(rate(120, 5)));
     let wanted = Config {
@@ -112,6 +114,7 @@ fn a_file_names_what_it_changes() {
         exhausted_status: 402,
         not_acceptable: NotAcceptable::SendJson,
         limits: Limits { body_bytes: 32_768, drain_timeout: Duration::ZERO, ..Config::default().limits },
+        retention: Retention { usage_days: 3_650, ..Config::default().retention },
         ..Config::default()
     };
     assert_eq!(config, wanted);
@@ -167,6 +170,7 @@ open: { requests_a_minute: 1.5 }
 apis: { totpgenerator: { enabled: 'yes', access: everybody }, key2otp: { cost: }, totp: {} }
 answers: { exhausted_status: 404, not_acceptable: [] }
 limits: { body_byte: 5, body_bytes: 99999999999999999999999999999999999999999999, header_bytes: 100, connections: ~ }
+retention: { usage_days: 0, deliveries_days: 3651, days: 5 }
 limit: {}
 listen: 127.0.0.1:1
 ";
@@ -197,6 +201,9 @@ listen: 127.0.0.1:1
   limits.header_bytes: must be a whole number from 8192 to 1048576
   limits.connections: must be a whole number from 1 to 1000000, not nothing
   limits.body_byte: unknown key; did you mean body_bytes?
+  retention.usage_days: must be a whole number from 1 to 3650
+  retention.deliveries_days: must be a whole number from 1 to 3650
+  retention.days: unknown key
   limit: unknown key; did you mean limits?";
     assert_eq!(wrong(yaml, &[]), wanted);
 }

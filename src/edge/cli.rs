@@ -4,6 +4,7 @@
 //! failed, and 2 when what was typed makes no sense.
 
 mod show;
+mod usage;
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -61,12 +62,36 @@ enum Command {
     /// Make, list and change accounts. Running servers follow within a second.
     #[command(subcommand, arg_required_else_help = true)]
     Accounts(AccountsCommand),
+    /// Give accounts credits beside their plan's, and take them back. Running servers follow within a second.
+    #[command(subcommand, arg_required_else_help = true)]
+    Credits(CreditsCommand),
+    /// Show how the APIs were used: calls by how they ended, and credits charged, as a running server last wrote them
+    /// down, at most a second ago.
+    Usage(usage::Options),
     /// Show the plans of the configuration.
     #[command(subcommand, arg_required_else_help = true)]
     Plans(PlansCommand),
     /// Show or check the configuration.
     #[command(subcommand, arg_required_else_help = true)]
     Config(ConfigCommand),
+    /// Write the database into one file, as of one moment, while a server runs or not.
+    Backup {
+        /// The file, outside the data directory.
+        file: PathBuf,
+        /// Replace a file that is there.
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Make a backup the database of a data directory that has none. What has happened since the backup was made is not
+    /// in it: credits charged since are there again, and keys revoked since are good again.
+    Restore {
+        /// The file that `polygate backup` made.
+        file: PathBuf,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Print a completion script: for bash, `polygate completions bash > /etc/bash_completion.d/polygate`.
     Completions {
         /// The shell it is for.
@@ -152,6 +177,14 @@ enum AccountsCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// Show where an account stands: its billing month, credits, keys and calls, as a running server last wrote them
+    /// down, at most a second ago.
+    Show {
+        /// Its address.
+        email: String,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Put an account on another plan.
     SetPlan {
         /// Its address.
@@ -171,6 +204,35 @@ enum AccountsCommand {
     /// Let a suspended account's keys in again.
     Resume {
         /// Its address.
+        email: String,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum CreditsCommand {
+    /// Give an account credits, which are spent before its month's and stay good until they are spent; or take back
+    /// what is left of them.
+    Grant {
+        /// The account's address.
+        email: String,
+        /// How many; a negative number takes back.
+        #[arg(allow_negative_numbers = true)]
+        credits: i64,
+        /// What tells this grant from others, such as the number of an invoice: repeating a grant with its reference
+        /// changes nothing, so that it is safe to try again [default: a random one].
+        #[arg(long, value_name = "TEXT")]
+        reference: Option<String>,
+        /// What it is for.
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+        note: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// List what an account was granted, the bonus at sign-up included.
+    List {
+        /// The account's address.
         email: String,
         #[command(flatten)]
         output: Output,
@@ -246,11 +308,28 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         }
         Command::Keys(command) => keys(&load()?, command)?,
         Command::Accounts(command) => accounts(&load()?, command)?,
+        Command::Credits(command) => credits(&load()?, command)?,
+        Command::Usage(options) => {
+            usage::show(&Store::open_existing(&load()?.data)?, &options, Clock::system().unix_s())?
+        }
         Command::Plans(PlansCommand::List { output }) => show::plans(&load()?, output.json),
         Command::Config(ConfigCommand::Print) => config::DEFAULT_YAML.to_owned(),
         Command::Config(ConfigCommand::Check) => {
             load()?;
             "The configuration has no mistakes.\n".to_owned()
+        }
+        Command::Backup { file, force, output } => {
+            let backup = Store::open_existing(&load()?.data)?.backup(&file, force)?;
+            show::backup(&format!("The backup {}", file.display()), &backup, output.json)
+        }
+        Command::Restore { file, output } => {
+            let data = load()?.data;
+            let (_, backup) = Store::restore(&file, &data)?;
+            show::backup(
+                &format!("The data directory {}, restored from {}", data.display(), file.display()),
+                &backup,
+                output.json,
+            )
         }
         Command::Completions { shell } => completions(shell),
     };
@@ -330,6 +409,9 @@ fn accounts(config: &Config, command: AccountsCommand) -> Result<String, Failure
     let existing = || Store::open_existing(&config.data);
     let (account, output) = match command {
         AccountsCommand::List { output } => return Ok(show::accounts(&existing()?.list_accounts()?, output.json)),
+        AccountsCommand::Show { email, output } => {
+            return Ok(show::standing(&accounts::standing(&existing()?, config, &email, now_unix_s)?, output.json));
+        }
         AccountsCommand::Create { email, plan, output } => {
             let mut store = Store::open(&config.data)?;
             (accounts::create_account(&mut store, config, &email, plan.as_deref(), now_unix_s)?, output)
@@ -341,6 +423,20 @@ fn accounts(config: &Config, command: AccountsCommand) -> Result<String, Failure
         AccountsCommand::Resume { email, output } => (existing()?.set_suspended(&email, false, now_unix_s)?, output),
     };
     Ok(show::account(&account, output.json))
+}
+
+fn credits(config: &Config, command: CreditsCommand) -> Result<String, Failure> {
+    let now_unix_s = Clock::system().unix_s();
+    let mut store = Store::open_existing(&config.data)?;
+    Ok(match command {
+        CreditsCommand::Grant { email, credits, reference, note, output } => {
+            let granted = accounts::grant(&mut store, &email, credits, reference, &note, now_unix_s)?;
+            show::granted(&granted, &store.account(&email)?, output.json)
+        }
+        CreditsCommand::List { email, output } => {
+            show::grants(&store.list_grants(store.account(&email)?.id)?, output.json)
+        }
+    })
 }
 
 fn completions(shell: Shell) -> String {

@@ -1,9 +1,9 @@
 //! Keys, accounts, plans and configuration by the command line: the real program against a real data directory.
 
-use std::io::{BufRead, BufReader, Lines, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,57 +14,8 @@ use polygate::state::clock::Clock;
 use polygate::state::keyring::{Keyring, watch};
 use polygate::state::store::Store;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-/// A data directory that does not exist yet, and the program run on it.
-struct Desk {
-    directory: TempDir,
-}
-
-impl Desk {
-    fn new() -> Desk {
-        Desk { directory: tempfile::tempdir().unwrap() }
-    }
-
-    fn data(&self) -> PathBuf {
-        self.directory.path().join("data")
-    }
-
-    /// The program, in an empty environment, so that nothing of the machine's own settings counts.
-    fn command(&self, line: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_polygate"));
-        command.env_clear().current_dir(&self.directory).args(["--data", "data"]).args(line.split_whitespace());
-        command
-    }
-
-    fn run(&self, line: &str) -> Output {
-        self.command(line).output().unwrap()
-    }
-
-    /// Standard output of a command that succeeds without a word on standard error.
-    fn ok(&self, line: &str) -> String {
-        let output = self.run(line);
-        let error = String::from_utf8(output.stderr).unwrap();
-        assert_eq!((output.status.code(), error.as_str()), (Some(0), ""), "{line}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn json(&self, line: &str) -> Value {
-        serde_json::from_str(&self.ok(&format!("{line} --json"))).unwrap()
-    }
-
-    /// Exit code and standard error of a command that fails and prints nothing else.
-    fn fails(&self, line: &str) -> (i32, String) {
-        let output = self.run(line);
-        assert_eq!(String::from_utf8(output.stdout).unwrap(), "", "{line}");
-        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
-    }
-
-    fn create(&self, options: &str) -> String {
-        let key = self.ok(&format!("keys create {options}"));
-        key.strip_suffix('\n').unwrap().to_owned()
-    }
-}
+use crate::program::{Desk, Server};
 
 #[test]
 fn create_prints_the_bare_key_and_makes_the_account() {
@@ -107,6 +58,7 @@ fn create_as_json_tells_all_and_lists_never_the_key() {
         "expires_at": "2099-12-31T00:00:00Z",
         "revoked_at": null,
         "replaced_by": null,
+        "last_used_at": null,
     });
     assert_eq!(made, wanted);
     wanted.as_object_mut().unwrap().remove("key");
@@ -123,8 +75,8 @@ fn lists_are_tables() {
     assert_eq!(
         desk.ok("keys list"),
         format!(
-            "ID  KEY             ACCOUNT          STATE  EXPIRES  NAME    BOUND TO\n\
-             1   {short}  admin@localhost  good   never    office  totpgenerator\n"
+            "ID  KEY             ACCOUNT          STATE  EXPIRES  LAST USED  NAME    BOUND TO\n\
+             1   {short}  admin@localhost  good   never    never      office  totpgenerator\n"
         )
     );
     let plans = "NAME     CREDITS A MONTH  BONUS  REQUESTS A MINUTE  BURST  DEFAULT OF\n\
@@ -245,7 +197,9 @@ fn what_makes_no_sense_is_a_usage_error() {
 #[test]
 fn a_directory_named_by_mistake_is_not_made() {
     let desk = Desk::new();
-    for line in ["keys list", "keys revoke 1", "keys rotate 1", "accounts list", "accounts suspend a@example.org"] {
+    for line in
+        ["keys list", "keys revoke 1", "keys rotate 1", "accounts list", "accounts suspend a@example.org", "usage"]
+    {
         let (code, error) = desk.fails(line);
         assert!(code == 1 && error.starts_with("polygate: cannot open the data directory data: "), "{error}");
     }
@@ -338,46 +292,6 @@ fn a_start_that_fails_makes_no_key() {
     let (code, error) = desk.fails(&format!("serve --listen {address}"));
     assert!(code == 1 && error.starts_with(&format!("polygate: cannot listen on {address}: ")), "{error}");
     assert!(!desk.data().exists());
-}
-
-/// A server that has said that it listens, on a port of its own.
-struct Server {
-    child: Child,
-    url: String,
-    /// What else it prints.
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Server {
-    fn start(desk: &Desk, options: &str) -> Server {
-        let mut command = desk.command(&format!("serve --listen 127.0.0.1:0 {options}"));
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let head = lines.next().unwrap().unwrap();
-        let url = head.strip_prefix("Polygate listens on ").unwrap_or_else(|| panic!("{head}")).to_owned();
-        Server { child, url, lines }
-    }
-
-    fn printed(&mut self, start: &str) -> Option<String> {
-        self.lines.by_ref().map(|line| line.unwrap().trim().to_owned()).find(|line| line.starts_with(start))
-    }
-
-    /// The status of a call with a key.
-    fn call(&self, key: &str) -> u16 {
-        let mut stream = TcpStream::connect(self.url.strip_prefix("http://").unwrap()).unwrap();
-        let path = "/v1/totpgenerator?secret=JBSWY3DPEHPK3PXP";
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: t\r\nX-API-Key: {key}\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer[9..12].parse().unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[test]

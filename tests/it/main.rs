@@ -1,12 +1,14 @@
 //! Tests of the whole, in one program: a file a feature.
 
 mod calls;
+mod desk;
 mod golden;
 mod inputs;
 mod keys;
 mod layers;
 mod ledger;
 mod model;
+mod program;
 mod sockets;
 mod spec;
 mod support;

@@ -4,13 +4,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::accounts::CreatedKey;
+use crate::accounts::{CreatedKey, Standing};
 use crate::config::{Api, Apis, Config};
-use crate::state::store::{AccountRow, KeyRow};
+use crate::state::store::{AccountRow, Backup, Counts, GrantRow, Granted, KeyRow, NoticeRow};
 
 /// The bare key and nothing else, so that scripts can take it as it is; as JSON, with all that is known of it.
 pub(super) fn created(created: &CreatedKey, as_json: bool) -> String {
@@ -63,11 +63,12 @@ pub(super) fn keys(keys: &[(KeyRow, AccountRow)], now_unix_s: u64, as_json: bool
             account.email.clone(),
             state,
             key.expires_unix_s.map_or("never".to_owned(), moment),
+            key.last_used_unix_s.map_or("never".to_owned(), moment),
             key.name.clone(),
             bounds(key),
         ]
     };
-    table(["ID", "KEY", "ACCOUNT", "STATE", "EXPIRES", "NAME", "BOUND TO"], keys.iter().map(row))
+    table(&["ID", "KEY", "ACCOUNT", "STATE", "EXPIRES", "LAST USED", "NAME", "BOUND TO"], keys.iter().map(row))
 }
 
 pub(super) fn revoked(key: &KeyRow, account: &AccountRow, as_json: bool) -> String {
@@ -96,11 +97,90 @@ pub(super) fn accounts(accounts: &[AccountRow], as_json: bool) -> String {
             account.id.to_string(),
             account.email.clone(),
             account.plan.clone(),
-            if account.suspended { "suspended" } else { "good" }.to_owned(),
+            state(account).to_owned(),
             moment(account.signed_up_unix_s),
         ]
     };
-    table(["ID", "EMAIL", "PLAN", "STATE", "SIGNED UP"], accounts.iter().map(row))
+    table(&["ID", "EMAIL", "PLAN", "STATE", "SIGNED UP"], accounts.iter().map(row))
+}
+
+pub(super) fn standing(standing: &Standing, as_json: bool) -> String {
+    let Standing { account, period, .. } = standing;
+    let credits = Credits::from(standing);
+    if as_json {
+        return json(&StandingAsJson {
+            account: Account::from(account),
+            month_start_at: moment(period.start_unix_s),
+            renewal_at: moment(period.end_unix_s),
+            credits,
+            live_keys: standing.live_keys,
+            last_activity_at: standing.last_activity_unix_s.map(moment),
+            last_24_hours: Counted(standing.last_24_hours),
+            notices: standing.notices.iter().map(Notice::from).collect(),
+        });
+    }
+    let undefined = if standing.plan.is_some() { "" } else { ", which the configuration does not define" };
+    let facts = [
+        ["account".to_owned(), account.email.clone()],
+        ["plan".to_owned(), format!("{}{undefined}", account.plan)],
+        ["state".to_owned(), state(account).to_owned()],
+        ["signed up".to_owned(), moment(account.signed_up_unix_s)],
+        ["month".to_owned(), format!("{} until {}", day(period.start_unix_s), day(period.end_unix_s))],
+        ["good keys".to_owned(), standing.live_keys.to_string()],
+        ["last call".to_owned(), standing.last_activity_unix_s.map_or("never".to_owned(), moment)],
+    ];
+    let number = |number: Option<u64>| number.map_or("-".to_owned(), |number| number.to_string());
+    let buckets = [("month", &credits.month), ("bonus", &credits.bonus), ("together", &credits.together)]
+        .map(|(name, bucket)| [name.to_owned(), bucket.used.to_string(), number(bucket.max), number(bucket.remaining)]);
+    let counts = named(&standing.last_24_hours);
+    let head: Vec<String> = counts.iter().map(|(name, _)| heading(name)).collect();
+    let head: Vec<&str> = std::iter::once("LAST").chain(head.iter().map(String::as_str)).collect();
+    let calls: Vec<String> =
+        std::iter::once("24 hours".to_owned()).chain(counts.map(|(_, count)| count.to_string())).collect();
+    let mut text = aligned(&facts);
+    text += &format!("\n{}", table(&["CREDITS", "USED", "MAX", "REMAINING"], buckets));
+    text += &format!("\n{}", table(&head, [calls]));
+    if !standing.notices.is_empty() {
+        let notice = |notice: &NoticeRow| {
+            [format!("{} %", notice.percent), notice.used.to_string(), notice.max.to_string(), moment(notice.at_unix_s)]
+        };
+        text += &format!("\n{}", table(&["NOTICE", "USED", "MAX", "AT"], standing.notices.iter().map(notice)));
+    }
+    text
+}
+
+pub(super) fn granted(granted: &Granted, account: &AccountRow, as_json: bool) -> String {
+    let Granted { row, repeated } = granted;
+    if as_json {
+        return json(&Grant { account: Some(&account.email), repeated: Some(*repeated), ..Grant::from(row) });
+    }
+    let (credits, email) = (row.credits.unsigned_abs(), &account.email);
+    let what = match (row.credits > 0, repeated) {
+        (true, false) => format!("{credits} credits are granted to {email}"),
+        (false, false) => format!("{credits} credits are taken back from {email}"),
+        (true, true) => format!("{credits} credits were granted to {email} on {} already", moment(row.at_unix_s)),
+        (false, true) => format!("{credits} credits were taken back from {email} on {} already", moment(row.at_unix_s)),
+    };
+    format!("{what}, reference {}.\n", row.reference)
+}
+
+pub(super) fn grants(grants: &[GrantRow], as_json: bool) -> String {
+    if as_json {
+        return json(&grants.iter().map(Grant::from).collect::<Vec<_>>());
+    }
+    let row = |grant: &GrantRow| {
+        [moment(grant.at_unix_s), grant.credits.to_string(), grant.reference.clone(), grant.note.clone()]
+    };
+    table(&["GRANTED", "CREDITS", "REFERENCE", "NOTE"], grants.iter().map(row))
+}
+
+pub(super) fn backup(what: &str, backup: &Backup, as_json: bool) -> String {
+    let &Backup { bytes, accounts, keys, credits_used } = backup;
+    if as_json {
+        json(&BackupAsJson { bytes, accounts, keys, credits_used })
+    } else {
+        format!("{what}: {bytes} bytes, accounts: {accounts}, keys: {keys}, credits charged: {credits_used}.\n")
+    }
 }
 
 pub(super) fn plans(config: &Config, as_json: bool) -> String {
@@ -125,7 +205,7 @@ pub(super) fn plans(config: &Config, as_json: bool) -> String {
             if plan.default { "new accounts" } else { "" }.to_owned(),
         ]
     };
-    table(["NAME", "CREDITS A MONTH", "BONUS", "REQUESTS A MINUTE", "BURST", "DEFAULT OF"], plans.map(row))
+    table(&["NAME", "CREDITS A MONTH", "BONUS", "REQUESTS A MINUTE", "BURST", "DEFAULT OF"], plans.map(row))
 }
 
 /// A key as JSON. `key` is there in the answer to the command that made it, and nowhere else.
@@ -146,6 +226,7 @@ struct Key<'a> {
     expires_at: Option<String>,
     revoked_at: Option<String>,
     replaced_by: Option<i64>,
+    last_used_at: Option<String>,
 }
 
 impl<'a> Key<'a> {
@@ -165,6 +246,7 @@ impl<'a> Key<'a> {
             expires_at: row.expires_unix_s.map(moment),
             revoked_at: row.revoked_unix_s.map(moment),
             replaced_by: row.replaced_by,
+            last_used_at: row.last_used_unix_s.map(moment),
         }
     }
 }
@@ -192,6 +274,114 @@ impl<'a> From<&'a AccountRow> for Account<'a> {
     }
 }
 
+/// Where an account stands, as JSON.
+#[derive(Serialize)]
+struct StandingAsJson<'a> {
+    #[serde(flatten)]
+    account: Account<'a>,
+    month_start_at: String,
+    renewal_at: String,
+    credits: Credits,
+    live_keys: usize,
+    last_activity_at: Option<String>,
+    last_24_hours: Counted,
+    notices: Vec<Notice>,
+}
+
+/// An account's credits in a billing month.
+#[derive(Serialize)]
+struct Credits {
+    month: Bucket,
+    bonus: Bucket,
+    together: Bucket,
+}
+
+/// Used, and of how many. `null` where the plan is not known.
+#[derive(Serialize)]
+struct Bucket {
+    used: u64,
+    max: Option<u64>,
+    remaining: Option<u64>,
+}
+
+impl From<&Standing> for Credits {
+    fn from(standing: &Standing) -> Credits {
+        let (month_max, month_remaining) = (standing.month_max(), standing.month_remaining());
+        Credits {
+            month: Bucket { used: standing.month_used, max: month_max, remaining: month_remaining },
+            bonus: Bucket {
+                used: standing.bonus_used,
+                max: Some(standing.bonus_max()),
+                remaining: Some(standing.bonus_remaining),
+            },
+            together: Bucket {
+                used: standing.month_used + standing.bonus_used,
+                max: month_max.map(|max| max + standing.bonus_max()),
+                remaining: month_remaining.map(|remaining| remaining + standing.bonus_remaining),
+            },
+        }
+    }
+}
+
+/// Counts as a JSON object.
+pub(super) struct Counted(pub(super) Counts);
+
+impl Serialize for Counted {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(named(&self.0))
+    }
+}
+
+#[derive(Serialize)]
+struct Notice {
+    percent: u8,
+    used: u64,
+    max: u64,
+    at: String,
+}
+
+impl From<&NoticeRow> for Notice {
+    fn from(row: &NoticeRow) -> Notice {
+        Notice { percent: row.percent, used: row.used, max: row.max, at: moment(row.at_unix_s) }
+    }
+}
+
+/// A grant as JSON. `account` and `repeated` are there in the answer to the command that made it.
+#[derive(Serialize)]
+struct Grant<'a> {
+    id: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account: Option<&'a str>,
+    credits: i64,
+    reference: &'a str,
+    note: &'a str,
+    granted_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repeated: Option<bool>,
+}
+
+impl<'a> From<&'a GrantRow> for Grant<'a> {
+    fn from(row: &'a GrantRow) -> Grant<'a> {
+        Grant {
+            id: row.id,
+            account: None,
+            credits: row.credits,
+            reference: &row.reference,
+            note: &row.note,
+            granted_at: moment(row.at_unix_s),
+            repeated: None,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct BackupAsJson {
+    bytes: u64,
+    accounts: u64,
+    keys: u64,
+    credits_used: u64,
+}
+
 #[derive(Serialize)]
 struct Plan<'a> {
     name: &'a str,
@@ -202,12 +392,12 @@ struct Plan<'a> {
     default: bool,
 }
 
-fn json(value: &impl Serialize) -> String {
+pub(super) fn json(value: &impl Serialize) -> String {
     let text = serde_json::to_string_pretty(value).expect("text, numbers and lists of them are JSON");
     format!("{text}\n")
 }
 
-fn short(key: &KeyRow) -> String {
+pub(super) fn short(key: &KeyRow) -> String {
     format!("{}…{}", key.prefix, key.last_four)
 }
 
@@ -219,8 +409,36 @@ fn bounds(key: &KeyRow) -> String {
     all.join(" ")
 }
 
+fn state(account: &AccountRow) -> &'static str {
+    if account.suspended { "suspended" } else { "good" }
+}
+
+/// What counts are called in JSON and CSV, with the counts.
+pub(super) fn named(counts: &Counts) -> [(&'static str, u64); 7] {
+    [
+        ("calls", counts.calls()),
+        ("ok", counts.ok),
+        ("client_error", counts.client_error),
+        ("rate_limited", counts.rate_limited),
+        ("exhausted", counts.exhausted),
+        ("server_error", counts.server_error),
+        ("credits", counts.credits),
+    ]
+}
+
+/// A name of JSON and CSV as the head of a column.
+pub(super) fn heading(name: &str) -> String {
+    name.replace('_', " ").to_uppercase()
+}
+
+/// The date, UTC, of a moment.
+pub(super) fn day(unix_s: u64) -> String {
+    let moment = moment(unix_s);
+    moment.split_once('T').map_or(moment.clone(), |(day, _)| day.to_owned())
+}
+
 /// RFC 3339, UTC. Moments beyond the year 9999 have no such form.
-fn moment(unix_s: u64) -> String {
+pub(super) fn moment(unix_s: u64) -> String {
     let moment = i64::try_from(unix_s).ok().and_then(|unix_s| OffsetDateTime::from_unix_timestamp(unix_s).ok());
     moment.and_then(|moment| moment.format(&Rfc3339).ok()).unwrap_or_else(|| "after the year 9999".to_owned())
 }
@@ -235,14 +453,27 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
+/// Rows under a head.
+pub(super) fn table<R: AsRef<[String]>>(head: &[&str], rows: impl IntoIterator<Item = R>) -> String {
+    let head = head.iter().map(|&cell| cell.to_owned()).collect();
+    let rows = rows.into_iter().map(|row| row.as_ref().to_vec());
+    aligned(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
+}
+
 /// Columns as wide as their widest cell, two spaces apart.
-fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
-    let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; N] = std::array::from_fn(width);
+fn aligned(rows: &[impl AsRef<[String]>]) -> String {
+    let mut widths: Vec<usize> = Vec::new();
+    for row in rows {
+        let row = row.as_ref();
+        widths.resize(widths.len().max(row.len()), 0);
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
     let mut text = String::new();
-    for row in &rows {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+    for row in rows {
+        let padded = |(cell, &width): (&String, &usize)| format!("{cell:width$}");
+        let cells: Vec<String> = row.as_ref().iter().zip(&widths).map(padded).collect();
         text += cells.join("  ").trim_end();
         text.push('\n');
     }
@@ -256,7 +487,7 @@ mod tests {
     #[test]
     fn tables_line_up() {
         let rows = [["1", "ä", ""], ["22", "bb", "c"]].map(|row| row.map(str::to_owned));
-        assert_eq!(table(["A", "BBB", "C"], rows.into_iter()), "A   BBB  C\n1   ä\n22  bb   c\n");
+        assert_eq!(table(&["A", "BBB", "C"], rows), "A   BBB  C\n1   ä\n22  bb   c\n");
     }
 
     #[test]

@@ -5,9 +5,8 @@
 
 mod sqlite;
 
-use std::path::PathBuf;
-
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::pure::book::Month;
@@ -73,6 +72,8 @@ pub struct KeyRow {
     pub revoked_unix_s: Option<u64>,
     /// The key that took over when it was rotated.
     pub replaced_by: Option<i64>,
+    /// When it was last used in a call, as of the last fold.
+    pub last_used_unix_s: Option<u64>,
 }
 
 impl KeyRow {
@@ -151,6 +152,32 @@ impl Channel {
     }
 }
 
+/// Credits that were given to an account, or taken back, beside its plan's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantRow {
+    /// The number it goes by.
+    pub id: i64,
+    /// Whose it is.
+    pub account_id: i64,
+    /// How many credits; negative where they were taken back. Never zero.
+    pub credits: i64,
+    /// What tells it from all other grants, of whatever account.
+    pub reference: String,
+    /// What it is for; may be empty.
+    pub note: String,
+    /// When it was made.
+    pub at_unix_s: u64,
+}
+
+/// What became of a grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// The grant as it is stored.
+    pub row: GrantRow,
+    /// Whether it was there already: then nothing has changed.
+    pub repeated: bool,
+}
+
 /// The calls of an hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HourUsage {
@@ -197,6 +224,34 @@ pub struct NoticeRow {
     pub at_unix_s: u64,
 }
 
+/// A backup, and what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backup {
+    /// The size of the file.
+    pub bytes: u64,
+    /// Accounts.
+    pub accounts: u64,
+    /// Keys, those that are no longer good included.
+    pub keys: u64,
+    /// Credits charged, ever.
+    pub credits_used: u64,
+}
+
+/// How many rows were forgotten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Of hourly usage.
+    pub usage_hours: usize,
+    /// Keys.
+    pub keys: usize,
+    /// Attempts to deliver a notice.
+    pub attempts: usize,
+    /// Deliveries.
+    pub deliveries: usize,
+    /// Notices.
+    pub notices: usize,
+}
+
 /// What has changed since a reader last looked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changes {
@@ -216,6 +271,18 @@ pub const BOUNDS_MAX: usize = 32;
 pub const BOUND_BYTES_MAX: usize = 255;
 /// The most keys of one account that can be good at a time.
 pub const KEYS_MAX: usize = 1_000;
+
+/// The most credits that one grant gives or takes back.
+pub const GRANT_CREDITS_MAX: u64 = 1_000_000_000_000;
+/// The most credits that all grants of an account together can give, what was taken back not deducted.
+pub const GRANTS_CREDITS_MAX: u64 = 1_000_000_000_000_000;
+/// The longest reference of a grant, in characters.
+pub const REFERENCE_CHARS_MAX: usize = 100;
+/// The longest note of a grant, in characters.
+pub const NOTE_CHARS_MAX: usize = 200;
+
+/// The shortest that a notice is kept, in days from the start of its billing month: well beyond its end.
+pub const NOTICE_DAYS_MIN: u64 = 70;
 
 /// Why the store did not do as asked. The texts are meant for people.
 #[derive(Debug, thiserror::Error)]
@@ -253,6 +320,45 @@ pub enum StoreError {
         /// The newest version this program knows.
         known: usize,
     },
+    /// The file is no database, or another program's.
+    #[error("{} is no Polygate database", .0.display())]
+    NotPolygate(PathBuf),
+    /// The file is a database that is damaged.
+    #[error("{} is damaged: {finding}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite found first.
+        finding: String,
+    },
+    /// The file to restore from is still written to, or was when the machine went down: part of it is in another file.
+    #[error("{} has a -wal file beside it, so it is no backup: `polygate backup` makes one", .0.display())]
+    NotABackup(PathBuf),
+    /// There is a file of that name.
+    #[error("{} is there already: --force replaces it", .0.display())]
+    BackupExists(PathBuf),
+    /// The backup would be in a data directory.
+    #[error("{} is in a data directory, and would be lost with it: name a file elsewhere", .0.display())]
+    BackupInData(PathBuf),
+    /// There is something in the data directory to restore into.
+    #[error(
+        "the data directory {} already holds {name}: move that away, or name another directory with --data",
+        path.display()
+    )]
+    DataExists {
+        /// The data directory.
+        path: PathBuf,
+        /// What is there.
+        name: &'static str,
+    },
+    /// A file cannot be read or written.
+    #[error("{}: {cause}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        cause: std::io::Error,
+    },
     /// An account with this address exists.
     #[error("an account with the address {0} already exists")]
     AccountExists(String),
@@ -280,6 +386,22 @@ pub enum StoreError {
     /// The journal speaks of an account, or of a bonus, that the database does not have.
     #[error("the journal has charges of account {0}, which the database does not have: they do not belong together")]
     UnknownInJournal(u32),
+    /// A grant is not as it has to be.
+    #[error("{0}")]
+    InvalidGrant(&'static str),
+    /// The reference of a grant is that of another one.
+    #[error("the reference {reference} already stands for a grant of {credits} credits to {email}")]
+    ReferenceTaken {
+        /// The reference.
+        reference: String,
+        /// The credits of the grant that has it.
+        credits: i64,
+        /// The account of the grant that has it.
+        email: String,
+    },
+    /// More was to be taken back than is left of what was granted.
+    #[error("only {0} are left of the credits that the account was granted")]
+    OnlyLeft(u64),
     /// Something is larger or more than is allowed.
     #[error("{0}")]
     TooMuch(&'static str),

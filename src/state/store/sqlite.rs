@@ -3,7 +3,10 @@
 //! Every change is one transaction, which also appends to the change log. Writers wait for each other; readers in
 //! write-ahead mode wait for nobody.
 
+mod backup;
+mod grants;
 mod ledger;
+mod retention;
 mod usage;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -25,6 +28,9 @@ use crate::pure::plan::Plan;
 /// The schema, step by step: the database's `user_version` counts the steps it has taken.
 const MIGRATIONS: [&str; 2] =
     [include_str!("migrations/0001_accounts_and_keys.sql"), include_str!("migrations/0002_ledger.sql")];
+
+/// By this, SQLite databases of this program are told from others: `Poly`.
+const APPLICATION_ID: i32 = 0x506F_6C79;
 
 const FILE_NAME: &str = "polygate.db";
 /// Held while the database is opened.
@@ -266,18 +272,24 @@ impl Store {
 /// Makes what is not there yet, readable by its owner only, and waits for the turn to open it, which ends with the file
 /// that is returned.
 fn make_private(data: &Path, file: &Path) -> std::io::Result<File> {
-    let mut directory = std::fs::DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut directory, 0o700);
-    directory.recursive(true).create(data)?;
-    let turn = private_options().create(true).open(data.join(OPEN_LOCK_NAME))?;
-    turn.lock()?;
+    let turn = take_turn(data)?;
     // Made before SQLite would, which would let others read it; its side files take over this one's permissions. A file
     // that is there is not opened: closing it would drop the locks that this process's other connections hold.
     match private_options().create_new(true).open(file) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(turn),
         made => made.map(|_| turn),
     }
+}
+
+/// Makes the data directory where it is not there, and waits for the turn to make or open what is in it.
+fn take_turn(data: &Path) -> std::io::Result<File> {
+    let mut directory = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut directory, 0o700);
+    directory.recursive(true).create(data)?;
+    let turn = private_options().create(true).open(data.join(OPEN_LOCK_NAME))?;
+    turn.lock()?;
+    Ok(turn)
 }
 
 /// To open files that, where they are made, only their owner can read.
@@ -314,6 +326,7 @@ fn migrate(connection: &mut Connection, data: &Path) -> Result<()> {
         change.execute_batch(step)?;
     }
     change.pragma_update(None, "user_version", MIGRATIONS.len())?;
+    change.pragma_update(None, "application_id", APPLICATION_ID)?;
     Ok(change.commit()?)
 }
 
@@ -496,6 +509,7 @@ fn key_of_row(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
         expires_unix_s: row.get("expires_unix_s")?,
         revoked_unix_s: row.get("revoked_unix_s")?,
         replaced_by: row.get("replaced_by")?,
+        last_used_unix_s: row.get("last_used_unix_s")?,
     })
 }
 

@@ -94,6 +94,11 @@ CREATE INDEX usage_hour_by_hour ON usage_hour (hour_unix_s);
 
 ALTER TABLE api_key ADD COLUMN last_used_unix_s INTEGER;
 
+-- By these, keys that are long gone are found.
+CREATE INDEX api_key_revoked ON api_key (revoked_unix_s) WHERE revoked_unix_s IS NOT NULL;
+CREATE INDEX api_key_expiring ON api_key (expires_unix_s) WHERE expires_unix_s IS NOT NULL;
+CREATE INDEX api_key_replaced ON api_key (replaced_by) WHERE replaced_by IS NOT NULL;
+
 -- What an account is told of its credits: each threshold once a month.
 CREATE TABLE notice (
     id INTEGER PRIMARY KEY,
@@ -106,6 +111,8 @@ CREATE TABLE notice (
     at_unix_s INTEGER NOT NULL,
     UNIQUE (account_id, period_start_unix_s, percent)
 ) STRICT;
+
+CREATE INDEX notice_by_time ON notice (at_unix_s);
 
 -- The outbox: what of a notice is to be sent, and by which way.
 CREATE TABLE delivery (
