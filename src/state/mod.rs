@@ -4,4 +4,5 @@ pub mod clock;
 pub mod keyring;
 pub mod limiter;
 pub mod meter;
+pub mod report;
 pub mod store;

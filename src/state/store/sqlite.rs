@@ -3,6 +3,8 @@
 //! Every change is one transaction, which also appends to the change log. Writers wait for each other; readers in
 //! write-ahead mode wait for nobody.
 
+mod outbox;
+
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
 use std::path::Path;
