@@ -16,6 +16,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use ipnet::IpNet;
+use ring::rand::SystemRandom;
 use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
@@ -23,6 +24,7 @@ use crate::RunError;
 use crate::accounts::{self, AccountsError, Expiry, KeyRequest};
 use crate::config::{self, Config, ConfigErrors};
 use crate::pure::bounds::{self, Bounds};
+use crate::pure::webhook::SigningSecret;
 use crate::service::catalog;
 use crate::state::clock::Clock;
 use crate::state::keyring::KeyringError;
@@ -60,6 +62,9 @@ enum Command {
     /// Make, list and change accounts. Running servers follow within a second.
     #[command(subcommand, arg_required_else_help = true)]
     Accounts(AccountsCommand),
+    /// Follow the notices that accounts get when their credits run out.
+    #[command(subcommand, arg_required_else_help = true)]
+    Notices(NoticesCommand),
     /// Show the plans of the configuration.
     #[command(subcommand, arg_required_else_help = true)]
     Plans(PlansCommand),
@@ -177,6 +182,20 @@ enum AccountsCommand {
 }
 
 #[derive(Debug, Subcommand)]
+enum NoticesCommand {
+    /// List the latest 1,000 deliveries of notices and what came of them; with --json, of every attempt.
+    List {
+        /// Only those to the account with this address.
+        #[arg(long, value_name = "EMAIL")]
+        account: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Print a new secret to sign webhooks with. It is stored nowhere: give it to the configuration and the receiver.
+    Secret,
+}
+
+#[derive(Debug, Subcommand)]
 enum PlansCommand {
     /// List all plans.
     List {
@@ -245,6 +264,12 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         }
         Command::Keys(command) => keys(&load()?, command)?,
         Command::Accounts(command) => accounts(&load()?, command)?,
+        Command::Notices(NoticesCommand::List { account, output }) => {
+            let store = Store::open_existing(&load()?.data)?;
+            let account_id = account.map(|email| store.account(&email)).transpose()?.map(|account| account.id);
+            show::deliveries(&store.list_deliveries(account_id)?, output.json)
+        }
+        Command::Notices(NoticesCommand::Secret) => signing_secret()?,
         Command::Plans(PlansCommand::List { output }) => show::plans(&load()?, output.json),
         Command::Config(ConfigCommand::Print) => config::DEFAULT_YAML.to_owned(),
         Command::Config(ConfigCommand::Check) => {
@@ -339,6 +364,12 @@ fn accounts(config: &Config, command: AccountsCommand) -> Result<String, Failure
         AccountsCommand::Resume { email, output } => (existing()?.set_suspended(&email, false, now_unix_s)?, output),
     };
     Ok(show::account(&account, output.json))
+}
+
+/// Not in memory that is wiped: it is about to stand on a terminal or in a pipe.
+fn signing_secret() -> Result<String, Failure> {
+    let secret = SigningSecret::generate(&SystemRandom::new()).map_err(|_| AccountsError::NoRandomness)?;
+    Ok(format!("{}\n", *secret))
 }
 
 fn completions(shell: Shell) -> String {

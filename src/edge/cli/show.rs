@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::accounts::CreatedKey;
 use crate::config::{Api, Apis, Config};
-use crate::state::store::{AccountRow, KeyRow};
+use crate::state::store::{AccountRow, DeliveryRow, DeliveryState, KeyRow};
 
 /// The bare key and nothing else, so that scripts can take it as it is; as JSON, with all that is known of it.
 pub(super) fn created(created: &CreatedKey, as_json: bool) -> String {
@@ -103,6 +103,29 @@ pub(super) fn accounts(accounts: &[AccountRow], as_json: bool) -> String {
     table(["ID", "EMAIL", "PLAN", "STATE", "SIGNED UP"], accounts.iter().map(row))
 }
 
+pub(super) fn deliveries(deliveries: &[DeliveryRow], as_json: bool) -> String {
+    if as_json {
+        return json(&deliveries.iter().map(Delivery::from).collect::<Vec<_>>());
+    }
+    let row = |delivery: &DeliveryRow| {
+        let shown = Delivery::from(delivery);
+        [
+            delivery.id.to_string(),
+            delivery.notice.account.clone(),
+            shown.period_start,
+            format!("{} %", delivery.notice.percent),
+            shown.channel.to_owned(),
+            shown.state.to_owned(),
+            delivery.attempts.len().to_string(),
+            shown.next_attempt_at.unwrap_or_else(|| "-".to_owned()),
+            delivery.attempts.last().map(|attempt| attempt.outcome.clone()).unwrap_or_default(),
+        ]
+    };
+    let head =
+        ["ID", "ACCOUNT", "MONTH FROM", "REACHED", "CHANNEL", "STATE", "ATTEMPTS", "NEXT ATTEMPT", "LAST OUTCOME"];
+    table(head, deliveries.iter().map(row))
+}
+
 pub(super) fn plans(config: &Config, as_json: bool) -> String {
     let plans = config.plans.iter().map(|plan| Plan {
         name: &plan.name,
@@ -188,6 +211,51 @@ impl<'a> From<&'a AccountRow> for Account<'a> {
             bonus_credits: row.bonus.granted,
             signed_up_at: moment(row.signed_up_unix_s),
             suspended: row.suspended,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Delivery<'a> {
+    id: i64,
+    account: &'a str,
+    period_start: String,
+    percent: u8,
+    used: u64,
+    max: u64,
+    message_id: String,
+    channel: &'static str,
+    state: &'static str,
+    next_attempt_at: Option<String>,
+    attempts: Vec<Attempt<'a>>,
+}
+
+#[derive(Serialize)]
+struct Attempt<'a> {
+    at: String,
+    outcome: &'a str,
+}
+
+impl<'a> From<&'a DeliveryRow> for Delivery<'a> {
+    fn from(row: &'a DeliveryRow) -> Delivery<'a> {
+        let (state, next_attempt_unix_s) = match row.state {
+            DeliveryState::Pending { next_attempt_unix_s } => ("pending", Some(next_attempt_unix_s)),
+            DeliveryState::Delivered => ("delivered", None),
+            DeliveryState::Abandoned => ("abandoned", None),
+        };
+        let attempts = row.attempts.iter();
+        Delivery {
+            id: row.id,
+            account: &row.notice.account,
+            period_start: moment(row.notice.period.start_unix_s),
+            percent: row.notice.percent,
+            used: row.notice.used,
+            max: row.notice.max,
+            message_id: row.notice.id(),
+            channel: row.channel.name(),
+            state,
+            next_attempt_at: next_attempt_unix_s.map(moment),
+            attempts: attempts.map(|row| Attempt { at: moment(row.at_unix_s), outcome: &row.outcome }).collect(),
         }
     }
 }
