@@ -86,14 +86,15 @@ impl Notice {
         let renewal = moment(self.period.end_unix_s);
         let renewal = renewal.as_deref().and_then(|moment| moment.get(..10)).unwrap_or("a day after the year 9999");
         let then = match percent {
-            100 => "\nUntil then calls are refused, unless credits are added or the plan is changed.\n",
+            100 => "\nUntil then calls are refused, unless credits are added or the plan is\nchanged.\n",
             _ => "",
         };
         format!(
-            "The account {account} (plan {plan}) has reached {percent} % of its credits of this billing month:\n\
-             {used} of {max} are used.\n\
+            "{percent} % of this month's credits are used: {used} of {max}.\n\
              \n\
-             They are renewed on {renewal} (UTC).\n\
+             Account: {account}\n\
+             Plan:    {plan}\n\
+             Renewal: {renewal} (UTC)\n\
              {then}"
         )
     }
@@ -153,18 +154,18 @@ mod tests {
     #[test]
     fn the_mail_says_what_happened_and_when_credits_are_renewed() {
         assert_eq!(notice().subject(), "80 % of this month's credits are used");
-        let wanted = "The account ann@example.org (plan free) has reached 80 % of its credits of this billing month:\n\
-                      803 of 1000 are used.\n\
+        let wanted = "80 % of this month's credits are used: 803 of 1000.\n\
                       \n\
-                      They are renewed on 2026-01-16 (UTC).\n";
+                      Account: ann@example.org\n\
+                      Plan:    free\n\
+                      Renewal: 2026-01-16 (UTC)\n";
         assert_eq!(notice().text(), wanted);
         let all = Notice { percent: 100, used: 1_000, ..notice() };
         assert_eq!(all.subject(), "All credits of this month are used");
-        let wanted = "1000 of 1000 are used.\n\
+        let wanted = "Renewal: 2026-01-16 (UTC)\n\
                       \n\
-                      They are renewed on 2026-01-16 (UTC).\n\
-                      \n\
-                      Until then calls are refused, unless credits are added or the plan is changed.\n";
+                      Until then calls are refused, unless credits are added or the plan is\n\
+                      changed.\n";
         assert!(all.text().ends_with(wanted), "{}", all.text());
     }
 

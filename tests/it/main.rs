@@ -5,6 +5,7 @@ mod golden;
 mod inputs;
 mod keys;
 mod layers;
+mod notices;
 mod sockets;
 mod spec;
 mod support;

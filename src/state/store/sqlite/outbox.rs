@@ -132,7 +132,13 @@ mod tests {
         (directory, store)
     }
 
-    /// Puts a notice into the outbox, for one channel.
+    impl Store {
+        /// Puts a notice into the outbox, for one channel.
+        pub(crate) fn put_notice(&self, account_id: i64, channel: Channel, next_attempt_unix_s: u64) {
+            put(self, account_id, 80, channel, next_attempt_unix_s);
+        }
+    }
+
     fn put(store: &Store, account_id: i64, percent: u8, channel: Channel, next_attempt_unix_s: u64) {
         let sql = "INSERT INTO notice (account_id, period_start_unix_s, percent, used, max, at_unix_s) \
                    VALUES (?1, ?2, ?3, ?3 * 10, 1000, ?4)";
