@@ -25,7 +25,8 @@ use crate::service::totp;
 use crate::state::clock::Clock;
 use crate::state::keyring::{Entry, Keyring};
 use crate::state::limiter::{AddressLimiter, Quota, Verdict};
-use crate::state::meter::Hold;
+use crate::state::meter::{Caller, Hold, Meter};
+use crate::state::tally::Outcome;
 
 /// What all calls share.
 pub struct Gateway {
@@ -35,6 +36,8 @@ pub struct Gateway {
     pub catalog: Catalog,
     /// Key → caller.
     pub keyring: Arc<Keyring>,
+    /// Where charges and refusals are written down.
+    pub meter: Arc<Meter>,
     /// The limits of callers without a key.
     pub addresses: AddressLimiter,
     /// The time.
@@ -42,15 +45,10 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway over the keys in `keyring`.
-    pub fn new(config: Config, keyring: Arc<Keyring>, clock: Clock) -> Gateway {
-        Gateway {
-            catalog: Catalog::of(&config),
-            addresses: AddressLimiter::new(config.open, config.limits.open_addresses, clock.clone()),
-            config,
-            keyring,
-            clock,
-        }
+    /// A gateway to what is in `catalog`, over the keys in `keyring`.
+    pub fn new(config: Config, catalog: Catalog, keyring: Arc<Keyring>, meter: Arc<Meter>, clock: Clock) -> Gateway {
+        let addresses = AddressLimiter::new(config.open, config.limits.open_addresses, clock.clone());
+        Gateway { config, catalog, keyring, meter, addresses, clock }
     }
 }
 
@@ -91,10 +89,27 @@ pub struct Context {
     pub address: IpAddr,
     /// The time of the call, read once.
     pub now_unix_s: u64,
+    /// The number of the API that is called, once that is known.
+    pub api: Option<u16>,
     /// Who calls, by key; from [`authenticate`] on.
     pub caller: Option<Arc<Entry>>,
     /// What is left of the per-minute limit; from [`admit`] on, for throttled callers.
     pub quota: Option<Quota>,
+}
+
+impl Context {
+    /// Who calls what, as the ledger has it; `None` for callers without a key.
+    fn ledgered(&self) -> Option<Caller> {
+        let entry = self.caller.as_ref()?;
+        Some(Caller { account: entry.account.id, key: entry.id, api: self.api? })
+    }
+
+    /// Counts a call that costs nothing.
+    pub fn count(&self, outcome: Outcome) {
+        if let Some(caller) = self.ledgered() {
+            self.gateway.meter.tally.count(caller, outcome, self.now_unix_s);
+        }
+    }
 }
 
 /// The head of a request. Shared, because the chain's filters can copy what they find in a request but not take it.
@@ -159,12 +174,30 @@ pub struct Held {
     hold: Option<Hold>,
 }
 
-/// The work is done; the hold is committed once the answer is written.
+/// The work is done.
 pub struct Answered {
     /// What the service answered.
     pub otp: Otp,
     /// The credits set aside; given back when this is dropped uncommitted.
     pub hold: Option<Hold>,
+}
+
+/// The answer is written, in the format of the caller.
+pub struct Encoded {
+    /// Its body.
+    pub body: Vec<u8>,
+    /// The length of a secret that deserves a warning.
+    pub short_secret_bits: Option<usize>,
+    /// The credits set aside; given back when this is dropped uncommitted.
+    pub hold: Option<Hold>,
+}
+
+/// The call is paid for: the charge is in the journal, and the answer may go.
+pub struct Committed {
+    /// The body of the answer.
+    pub body: Vec<u8>,
+    /// The length of a secret that deserves a warning.
+    pub short_secret_bits: Option<usize>,
 }
 
 impl<S> Call<S> {
@@ -276,17 +309,18 @@ fn body_kind(request: &Request) -> Result<BodyKind<'_>, Fault> {
 
 /// Can the caller pay? The cost is set aside before the work and given back on anything but success.
 pub fn reserve(call: Call<Decoded>) -> Flow<Held> {
+    let (cost, now_unix_s) = (call.state.route.cost, call.context.now_unix_s);
     let hold = match &call.context.caller {
-        None => None,
-        Some(entry) => match entry.account.balance.reserve(call.state.route.cost.into(), call.context.now_unix_s) {
+        Some(entry) if cost > 0 => match entry.account.balance.reserve(cost, now_unix_s) {
             Some(hold) => Some(hold),
             None => {
-                let renewal_unix_s = entry.account.balance.snapshot(call.context.now_unix_s).renewal_unix_s;
-                let renewal_in_s = renewal_unix_s.saturating_sub(call.context.now_unix_s);
+                let renewal_unix_s = entry.account.balance.credits(now_unix_s).renewal_unix_s;
                 let status = call.context.gateway.config.exhausted_status;
+                let renewal_in_s = renewal_unix_s.saturating_sub(now_unix_s);
                 return Err(call.refuse(Fault::CreditsExhausted { status, renewal_in_s }));
             }
         },
+        _ => None,
     };
     Ok(call.with(|Decoded { params, .. }| Held { params, hold }))
 }
@@ -300,4 +334,18 @@ pub async fn invoke(call: Call<Held>) -> Flow<Answered> {
         Ok(otp) => Ok(Call { context: call.context, state: Answered { otp, hold } }),
         Err(fault) => Err(Refused { context: call.context, fault }),
     }
+}
+
+/// Charges the call. After this nothing can refuse it any more; before it, nothing has been charged.
+pub async fn commit(call: Call<Encoded>) -> Flow<Committed> {
+    let Call { context, state: Encoded { body, short_secret_bits, hold } } = call;
+    match hold.zip(context.ledgered()) {
+        None => context.count(Outcome::Ok),
+        Some((hold, caller)) => {
+            if hold.commit(&context.gateway.meter, caller).await.is_err() {
+                return Err(Refused { context, fault: Fault::Unavailable });
+            }
+        }
+    }
+    Ok(Call { context, state: Committed { body, short_secret_bits } })
 }

@@ -24,14 +24,23 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::gateway::Gateway;
+use crate::service::catalog::{Catalog, NAMES};
 use crate::state::clock::Clock;
+use crate::state::folder::{self, FoldError, Folder};
 use crate::state::keyring::{self, Keyring, KeyringError};
-use crate::state::store::Store;
+use crate::state::report::Report;
+use crate::state::store::{NoticeRules, Store, StoreError};
 
 /// Why serving ended, or never began.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
+    /// The database cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The ledger cannot be opened.
+    #[error(transparent)]
+    Ledger(#[from] FoldError),
     /// The keys cannot be read.
     #[error(transparent)]
     Keyring(#[from] KeyringError),
@@ -42,25 +51,41 @@ pub enum RunError {
 
 /// Serves `listener` until `shutdown` resolves and calls under way have finished. Blocks the calling thread.
 ///
-/// The listener is bound outside, so that a port of 0 can be asked what it became. `ready` is called once, when all that
+/// The data directory is as [`open`] wants it. The listener is bound outside, so that a port of 0 can be asked what it became. `ready` is called once, when all that
 /// can fail at a start has been done. `report` is told of accounts whose plan is not defined and of trouble with the
-/// store, while serving goes on.
+/// disk, while serving goes on.
 pub fn run(
     config: Config,
-    store: Store,
     clock: Clock,
     listener: TcpListener,
-    report: impl Fn(&KeyringError) + Send + 'static,
+    report: Report,
     ready: impl FnOnce(),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    let keyring = Arc::new(Keyring::load(&store, &config.plans, clock.clone())?);
-    let _watch = keyring::watch(keyring.clone(), store, report)?;
-    let gateway = Arc::new(Gateway::new(config, keyring, clock));
+    let data = config.data.clone();
+    let (gateway, folder) = open(config, clock, report.clone())?;
+    // Ends last: what the last calls cost is folded.
+    let _folding = folder::watch(folder)?;
+    let _watching = keyring::watch(gateway.keyring.clone(), Store::open(&data)?, report)?;
     // The server first asks whether to stop when its threads are there.
     let shutdown = async {
         ready();
         shutdown.await;
     };
     Ok(edge::http::serve::serve(gateway, listener, shutdown)?)
+}
+
+/// All that calls need, over the data directory of `config`, and what folds the ledger behind them.
+///
+/// The data directory must be there, and this process have it to itself ([`Store::lock_for_serving`]).
+pub fn open(config: Config, clock: Clock, report: Report) -> Result<(Arc<Gateway>, Folder), RunError> {
+    let rules = NoticeRules { plans: config.plans.clone(), channels: Vec::new() };
+    let ledger = Store::open(&config.data)?;
+    // Balances go on where the ledger stands, so it is folded before the keys are read.
+    let folder = folder::open(&config.data, ledger, rules, config.durability, clock.clone(), report)?;
+    let mut store = Store::open(&config.data)?;
+    let numbers = store.api_numbers(&NAMES)?;
+    let keyring = Arc::new(Keyring::load(&store, &config.plans, clock.clone())?);
+    let catalog = Catalog::of(&config, &numbers);
+    Ok((Arc::new(Gateway::new(config, catalog, keyring, folder.meter(), clock)), folder))
 }

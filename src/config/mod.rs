@@ -37,8 +37,10 @@ pub const LISTEN_WANTED: &str = "an address and port, like 127.0.0.1:8080 or [::
 pub struct Config {
     /// Where the public listener is bound. Default `127.0.0.1:8080`.
     pub listen: SocketAddr,
-    /// The data directory: database and, later, journal. Default `polygate-data`.
+    /// The data directory: database and journal. Default `polygate-data`.
     pub data: PathBuf,
+    /// What a charge that was answered outlives. Default `process`.
+    pub durability: Durability,
     /// Networks whose `X-Forwarded-For` is believed. Default none.
     pub trusted_proxies: Vec<IpNet>,
     /// All plans, by the order of the file.
@@ -209,6 +211,16 @@ pub enum MailTls {
     Implicit,
     /// Not at all.
     None,
+}
+
+/// What a charge outlives once its call has been answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// The end of the process, however it ends (the default). When the machine loses power, about a second of charges
+    /// may go with it.
+    Process,
+    /// A loss of power too: answers wait for the disk, many for one write of it.
+    Power,
 }
 
 /// Sizes, counts and times that bound every call and connection.

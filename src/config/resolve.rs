@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::reader::{Block, Node};
-use super::{Access, Api, Apis, Config, Email, LISTEN_WANTED, Limits, MailTls, NotAcceptable, Notices, Webhook};
+use super::{
+    Access, Api, Apis, Config, Durability, Email, LISTEN_WANTED, Limits, MailTls, NotAcceptable, Notices, Webhook,
+};
 use crate::pure::hidden::Hidden;
 use crate::pure::plan::{Plan, Rate};
 use crate::pure::webhook::{Endpoint, SigningSecret};
@@ -36,6 +38,11 @@ pub(super) fn config(top: Node<'_>) -> Option<Config> {
     let mut top = top.block()?;
     let listen = top.take("listen").text(LISTEN_WANTED, |address| address.parse().ok());
     let data = top.take("data").text("the path of a directory", path);
+    let durability = top.take("durability").text("process or power", |word| match word {
+        "process" => Some(Durability::Process),
+        "power" => Some(Durability::Power),
+        _ => None,
+    });
     let trusted_proxies = top.take("trusted_proxies").list(ENTRIES_MAX).and_then(|items| all(items, network));
     let default_plan = top.take("default_plan");
     let plans = plans(top.take("plans"));
@@ -53,6 +60,7 @@ pub(super) fn config(top: Node<'_>) -> Option<Config> {
     Some(Config {
         listen: listen?,
         data: data?,
+        durability: durability?,
         trusted_proxies: trusted_proxies?,
         plans: plans?,
         default_plan: default_plan?,

@@ -37,6 +37,7 @@ fn the_defaults_are_these() {
     let wanted = Config {
         listen: "127.0.0.1:8080".parse().unwrap(),
         data: "polygate-data".into(),
+        durability: Durability::Process,
         trusted_proxies: Vec::new(),
         plans: vec![
             free.clone(),

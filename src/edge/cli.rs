@@ -7,10 +7,12 @@ mod show;
 
 use std::convert::Infallible;
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -27,7 +29,6 @@ use crate::pure::bounds::{self, Bounds};
 use crate::pure::webhook::SigningSecret;
 use crate::service::catalog;
 use crate::state::clock::Clock;
-use crate::state::keyring::KeyringError;
 use crate::state::store::{Store, StoreError};
 
 /// A multi-format, content-negotiating API gateway: keys, limits and credits in front of any API, answered as JSON,
@@ -302,13 +303,14 @@ fn serve(config: Config) -> Result<(), Failure> {
     let _lock = Store::lock_for_serving(&config.data)?;
     let clock = Clock::system();
     let first = accounts::first_start(&mut store, &config, clock.unix_s())?;
+    drop(store);
     let apis = config.apis.clone();
     let ready = move || {
         // A server whose output nobody reads serves all the same.
         let _ = print(&Zeroizing::new(show::welcome(address, first.as_ref(), &apis)));
     };
-    let report = |error: &KeyringError| print_error(&format!("polygate: {error}\n"));
-    Ok(crate::run(config, store, clock, listener, report, ready, stop_signal())?)
+    let report = Arc::new(|message: &dyn Display| print_error(&format!("polygate: {message}\n")));
+    Ok(crate::run(config, clock, listener, report, ready, stop_signal())?)
 }
 
 /// Resolves when the process is asked to stop: by SIGTERM, or by SIGINT from a terminal.

@@ -23,11 +23,11 @@ use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use crate::config::Notices;
-use crate::pure::notice::{Channel, Notice};
+use crate::pure::notice::Notice;
 use crate::pure::retry;
 use crate::state::clock::Clock;
 use crate::state::report::Report;
-use crate::state::store::{DeliveryState, Store, StoreError};
+use crate::state::store::{Channel, DeliveryState, Store, StoreError};
 
 /// How often the outbox is looked into.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -256,7 +256,7 @@ impl Rounds {
             },
         };
         let lane = &mut self.lanes[taken.lane];
-        let name = lane.channel.name();
+        let name = lane.channel.as_str();
         let failed = state != DeliveryState::Delivered;
         match (std::mem::replace(&mut lane.failing, failed), failed) {
             (false, true) => (self.report)(&format_args!(

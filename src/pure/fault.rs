@@ -87,6 +87,8 @@ pub enum Fault {
         /// Whole seconds after which the next request will pass.
         retry_after_s: u64,
     },
+    /// The call cannot be charged for now, so it is not answered either. The cause is for the operator alone.
+    Unavailable,
     /// Something inside failed. The cause is for the operator's log only.
     Internal,
 }
@@ -163,6 +165,7 @@ impl Fault {
                 );
                 return ("rate-limited", 429, text.into());
             }
+            Unavailable => ("unavailable", 503, "Service unavailable. Try again later."),
             Internal => ("internal-error", 500, "Internal server error"),
         };
         (code, status, Cow::Borrowed(text))

@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod address;
+pub mod book;
 pub mod bounds;
 pub mod envelope;
 pub mod fault;
@@ -12,6 +13,7 @@ pub mod key;
 pub mod notice;
 pub mod period;
 pub mod plan;
+pub mod record;
 pub mod retry;
 pub mod secret;
 pub mod stamp;

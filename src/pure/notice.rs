@@ -7,25 +7,6 @@ use serde::Serialize;
 use super::period::Period;
 use super::stamp::Stamp;
 
-/// A way by which notices are delivered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Channel {
-    /// To the operator's own system, which gets the notices of all accounts.
-    Webhook,
-    /// To the account's address.
-    Email,
-}
-
-impl Channel {
-    /// Its name: in the store, in messages and in lists.
-    pub fn name(self) -> &'static str {
-        match self {
-            Channel::Webhook => "webhook",
-            Channel::Email => "email",
-        }
-    }
-}
-
 /// A threshold that an account has reached in a billing month.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
@@ -33,11 +14,11 @@ pub struct Notice {
     pub account: String,
     /// The name of its plan, now.
     pub plan: String,
-    /// The threshold: 80, 95 or 100 percent of the month's credits.
+    /// The threshold: 80, 95 or 100 percent of what can be spent in the month, the bonus included.
     pub percent: u8,
-    /// Credits of the month that were used when the threshold was seen to be reached.
+    /// Credits that were used in the month when the threshold was seen to be reached.
     pub used: u64,
-    /// Credits of the month, then.
+    /// Credits that could be spent in it, then.
     pub max: u64,
     /// The billing month.
     pub period: Period,

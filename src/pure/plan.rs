@@ -2,6 +2,9 @@
 
 use std::num::NonZeroU32;
 
+/// The parts of its credits, in percent, at which an account is told of them: once each a month.
+pub const THRESHOLDS_PERCENT: [u64; 3] = [80, 95, 100];
+
 /// A named set of allowances. Accounts have a plan; the per-minute limit counts for each key by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {

@@ -11,6 +11,8 @@ use crate::pure::input::BodyKind;
 pub struct Route {
     /// The API's name: what key scopes say.
     pub name: &'static str,
+    /// The number that the ledger knows it by.
+    pub number: u16,
     /// The path, without a trailing slash; with one it is the same route.
     pub path: &'static str,
     /// The shape of the answers.
@@ -33,22 +35,21 @@ pub struct Catalog {
 pub const METHODS: &str = "GET, HEAD, POST, OPTIONS";
 
 /// The names of all APIs, enabled or not: what keys can be bound to.
-pub const NAMES: [&str; 2] = [TOTPGENERATOR, KEY2OTP];
-
-const TOTPGENERATOR: &str = "totpgenerator";
-const KEY2OTP: &str = "key2otp";
+pub const NAMES: [&str; 2] = ["totpgenerator", "key2otp"];
 
 impl Catalog {
-    /// The routes that `config` enables.
-    pub fn of(config: &Config) -> Catalog {
+    /// The routes that `config` enables. `numbers` are those by which the ledger knows the APIs of [`NAMES`].
+    pub fn of(config: &Config, numbers: &[u16; NAMES.len()]) -> Catalog {
         let rows = [
-            (&config.apis.totpgenerator, TOTPGENERATOR, "/v1/totpgenerator", Dialect::Enveloped, Bodies::Any),
-            (&config.apis.key2otp, KEY2OTP, "/v1/api/key2otp", Dialect::Flat, Bodies::JsonAndForm),
+            (&config.apis.totpgenerator, "/v1/totpgenerator", Dialect::Enveloped, Bodies::Any),
+            (&config.apis.key2otp, "/v1/api/key2otp", Dialect::Flat, Bodies::JsonAndForm),
         ];
-        let route = |(api, name, path, dialect, bodies): (&Api, _, _, _, _)| {
-            api.enabled.then(|| Arc::new(Route { name, path, dialect, access: api.access, cost: api.cost, bodies }))
+        let named = NAMES.into_iter().zip(*numbers).zip(rows);
+        let route = |((name, number), (api, path, dialect, bodies)): ((_, _), (&Api, _, _, _))| {
+            let Api { enabled, access, cost } = *api;
+            enabled.then(|| Arc::new(Route { name, number, path, dialect, access, cost, bodies }))
         };
-        Catalog { routes: rows.into_iter().filter_map(route).collect() }
+        Catalog { routes: named.filter_map(route).collect() }
     }
 
     /// The route at `path`, with or without a trailing slash.
@@ -59,7 +60,7 @@ impl Catalog {
 
     /// Every path and method, with the statuses a call of it can end in.
     pub fn operations(&self) -> impl Iterator<Item = (&'static str, &'static str, Vec<u16>)> + use<> {
-        const ANY: [u16; 10] = [200, 400, 401, 403, 404, 405, 406, 429, 431, 500];
+        const ANY: [u16; 11] = [200, 400, 401, 403, 404, 405, 406, 429, 431, 500, 503];
         const WITH_BODY: [u16; 3] = [408, 413, 415];
         let paths: Vec<_> = self.routes.iter().map(|route| route.path).collect();
         paths.into_iter().flat_map(|path| {

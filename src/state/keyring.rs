@@ -5,25 +5,27 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
 
+use crate::pure::book::Opening;
 use crate::pure::bounds::Bounds;
 use crate::pure::key::KeyHash;
 use crate::pure::plan::Plan;
 use crate::state::clock::Clock;
 use crate::state::limiter::Limiter;
 use crate::state::meter::Balance;
+use crate::state::report::Report;
+use crate::state::routine::{self, Routine};
 use crate::state::store::{AccountRow, KeyRow, Store, StoreError};
 
 /// What is known of a key.
 #[derive(Debug)]
 pub struct Entry {
     /// The number it goes by in the store.
-    pub key_id: i64,
+    pub id: u32,
     /// What its owner calls it.
     pub name: String,
     /// Its first characters; fit to be logged.
@@ -49,7 +51,7 @@ impl Entry {
 #[derive(Debug)]
 pub struct Account {
     /// The number it goes by in the store.
-    pub id: i64,
+    pub id: u32,
     /// Its address.
     pub email: String,
     /// Its plan.
@@ -159,18 +161,25 @@ impl Keyring {
         let Some(plan) = defined.or_else(|| before.map(|(account, _)| Arc::clone(&account.plan))) else { return };
 
         let balance = before.map(|(account, _)| Arc::clone(&account.balance)).unwrap_or_else(|| {
-            let now_unix_s = self.clock.unix_s();
-            Arc::new(Balance::new(row.signed_up_unix_s, plan.credits_a_month, row.bonus.granted, now_unix_s))
+            let opening = Opening {
+                anchor_unix_s: row.signed_up_unix_s,
+                credits_a_month: plan.credits_a_month,
+                bonus_granted: row.bonus.granted,
+                bonus_used: row.bonus.used,
+                month: row.month,
+            };
+            Arc::new(Balance::new(opening, self.clock.unix_s()))
         });
-        balance.set_credits_a_month(plan.credits_a_month);
-        let account = Arc::new(Account { id: row.id, email: row.email, plan, balance, suspended: row.suspended });
+        balance.set_granted(plan.credits_a_month, row.bonus.granted);
+        let account =
+            Arc::new(Account { id: number(row.id), email: row.email, plan, balance, suspended: row.suspended });
 
         let hashes: Vec<KeyHash> = keys.iter().map(|key| key.hash).collect();
         let gone = before.map(|(_, hashes)| hashes.clone()).unwrap_or_default();
         let mut limiters = self.limiters(&account.plan, &keys);
         for (key, limiter) in keys.into_iter().zip(limiters.drain(..)) {
             let entry = Entry {
-                key_id: key.id,
+                id: number(key.id),
                 name: key.name,
                 prefix: key.prefix,
                 account: Arc::clone(&account),
@@ -183,7 +192,7 @@ impl Keyring {
         for hash in gone.iter().filter(|hash| !hashes.contains(hash)) {
             self.entries.remove(hash);
         }
-        read.accounts.insert(account.id, (account, hashes));
+        read.accounts.insert(row.id, (account, hashes));
     }
 
     /// The limiter of each key: one for all that were rotated into the same key, and the one they have, if it has
@@ -216,51 +225,24 @@ impl Keyring {
 /// How often [`watch`] looks for changes: one is seen well within a second.
 pub const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Keeps a keyring up to date from a thread of its own, until the [`Watch`] is dropped.
+/// Keeps a keyring up to date from a thread of its own, until the [`Routine`] is dropped.
 ///
-/// `report` is told of the keyring's mistakes, those from before the watch first, and of a database that cannot be
+/// The operator is told of the keyring's mistakes, those from before the watch first, and of a database that cannot be
 /// read: once, until it can be again, and meanwhile the keys that are known stay good.
-pub fn watch(
-    keyring: Arc<Keyring>,
-    store: Store,
-    report: impl Fn(&KeyringError) + Send + 'static,
-) -> std::io::Result<Watch> {
-    let (stop, stopped) = mpsc::channel();
-    let thread = thread::Builder::new().name("keyring".to_owned()).spawn(move || {
-        let mut seen = None;
-        let mut failing = false;
-        loop {
-            match look(&keyring, &store, &mut seen) {
-                Ok(()) => failing = false,
-                Err(error) => {
-                    if !std::mem::replace(&mut failing, true) {
-                        report(&error);
-                    }
+pub fn watch(keyring: Arc<Keyring>, store: Store, report: Report) -> std::io::Result<Routine> {
+    let mut seen = None;
+    let mut failing = false;
+    routine::start("keyring", WATCH_INTERVAL, move || {
+        match look(&keyring, &store, &mut seen) {
+            Ok(()) => failing = false,
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    report(&error);
                 }
             }
-            keyring.take_mistakes().iter().for_each(&report);
-            // Nothing is ever sent: the channel closes when the watch is dropped.
-            let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(WATCH_INTERVAL) else { return };
         }
-    })?;
-    Ok(Watch { stop: Some(stop), thread: Some(thread) })
-}
-
-/// The thread of [`watch`]; dropping this ends it.
-#[derive(Debug)]
-pub struct Watch {
-    stop: Option<mpsc::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take() {
-            // A thread that has panicked is as ended as any.
-            let _ = thread.join();
-        }
-    }
+        keyring.take_mistakes().iter().for_each(|mistake| report(mistake));
+    })
 }
 
 /// Refreshes if the database has changed since it was `seen`. A database that could not be read counts as unseen.
@@ -272,6 +254,11 @@ fn look(keyring: &Keyring, store: &Store, seen: &mut Option<i64>) -> Result<(), 
     keyring.refresh(store)?;
     *seen = Some(version);
     Ok(())
+}
+
+/// A number of the store's, as the journal has it.
+fn number(id: i64) -> u32 {
+    u32::try_from(id).expect("the store numbers neither accounts nor keys higher")
 }
 
 /// Hashes what is uniform already to itself.
@@ -369,7 +356,7 @@ mod tests {
         bench.refresh();
         let entry = bench.find(&key).unwrap();
         assert_eq!((entry.account.email.as_str(), entry.account.plan.name.as_str()), ("a@example.org", "free"));
-        assert_eq!(entry.account.balance.snapshot(NOW).max, 15);
+        assert_eq!(entry.account.balance.credits(NOW).max, 15);
         bench.other.set_suspended("a@example.org", true, NOW).unwrap();
         bench.refresh();
         assert!(bench.find(&key).unwrap().account.suspended);
@@ -386,14 +373,14 @@ mod tests {
         bench.refresh();
         let before = bench.find(&one).unwrap();
         assert!(before.limiter.as_ref().unwrap().check().admitted);
-        before.account.balance.reserve(4, NOW).unwrap().commit();
+        let _hold = before.account.balance.reserve(4, NOW).unwrap();
 
         bench.add(&two);
         bench.refresh();
         let after = bench.find(&one).unwrap();
         assert!(Arc::ptr_eq(after.limiter.as_ref().unwrap(), before.limiter.as_ref().unwrap()));
         assert!(!Arc::ptr_eq(after.limiter.as_ref().unwrap(), bench.find(&two).unwrap().limiter.as_ref().unwrap()));
-        assert_eq!(bench.find(&two).unwrap().account.balance.snapshot(NOW).used, 4);
+        assert_eq!(bench.find(&two).unwrap().account.balance.credits(NOW).remaining, 11);
 
         bench.other.set_plan("a@example.org", &plans()[1], NOW).unwrap();
         bench.refresh();
@@ -401,7 +388,7 @@ mod tests {
         bench.other.set_plan("a@example.org", &plans()[2], NOW).unwrap();
         bench.refresh();
         assert!(bench.find(&one).unwrap().limiter.is_none());
-        assert_eq!(bench.find(&one).unwrap().account.balance.snapshot(NOW).used, 4);
+        assert_eq!(bench.find(&one).unwrap().account.balance.credits(NOW).remaining, 11);
     }
 
     #[test]
@@ -469,13 +456,13 @@ mod tests {
     fn the_watch_sees_a_change_within_a_second() {
         let Bench { _directory, mut other, store, keyring } = Bench::new();
         let keyring = Arc::new(keyring);
-        let watch = watch(Arc::clone(&keyring), store, |error| panic!("{error}")).unwrap();
+        let watch = watch(Arc::clone(&keyring), store, Arc::new(|error| panic!("{error}"))).unwrap();
         let key = key();
         let clock = Clock::system();
         other.create_key("a@example.org", &plans()[0], &new(&key), NOW).unwrap();
         while keyring.find(&key.hash()).is_none() {
             assert!(clock.now() < Duration::from_secs(1));
-            thread::yield_now();
+            std::thread::yield_now();
         }
         drop(watch);
         assert_eq!(Arc::strong_count(&keyring), 1);

@@ -1,8 +1,12 @@
 //! Layer 2: what outlives a call and is shared by all of them. No HTTP.
 
 pub mod clock;
+pub mod folder;
+pub mod journal;
 pub mod keyring;
 pub mod limiter;
 pub mod meter;
 pub mod report;
+pub mod routine;
 pub mod store;
+pub mod tally;

@@ -1,7 +1,7 @@
-//! How trouble that no caller can be told of is told to the operator.
+//! How the threads behind the calls tell the operator what is wrong.
 
 use std::fmt::Display;
 use std::sync::Arc;
 
-/// Takes a line for the operator; the program prints it to standard error.
+/// Takes a message for the operator: one or a few lines without keys, secrets or bodies.
 pub type Report = Arc<dyn Fn(&dyn Display) + Send + Sync>;

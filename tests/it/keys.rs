@@ -302,7 +302,7 @@ fn a_running_server_sees_commands_within_a_second() {
     let store = Store::open(&desk.data()).unwrap();
     let clock = Clock::system();
     let keyring = Arc::new(Keyring::load(&store, &Config::default().plans, clock.clone()).unwrap());
-    let _watch = watch(Arc::clone(&keyring), store, |error| panic!("{error}")).unwrap();
+    let _watch = watch(Arc::clone(&keyring), store, Arc::new(|error| panic!("{error}"))).unwrap();
     let within_a_second = |seen: &dyn Fn() -> bool| {
         let end = clock.now() + Duration::from_secs(1);
         while !seen() {

@@ -5,6 +5,8 @@ mod golden;
 mod inputs;
 mod keys;
 mod layers;
+mod ledger;
+mod model;
 mod notices;
 mod sockets;
 mod spec;

@@ -12,7 +12,7 @@ use crate::support::{App, Setup};
 /// The program behind a port of its own, until dropped.
 struct Live {
     address: SocketAddr,
-    key: String,
+    app: App,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -28,7 +28,7 @@ impl Live {
             let shutdown = async { drop(stopped.await) };
             polygate::edge::http::serve::serve(gateway, listener, shutdown).unwrap();
         });
-        Live { address, key: app.key, stop: Some(stop), thread: Some(thread) }
+        Live { address, app, stop: Some(stop), thread: Some(thread) }
     }
 
     fn connect(&self) -> TcpStream {
@@ -59,8 +59,10 @@ fn a_thousand_requests_over_64_connections_admit_exactly_the_limit() {
     // The application's clock stands still, so that nothing comes back into the bucket while the test runs.
     let config = "plans: { free: { credits_a_month: 100000, requests_a_minute: 137 } }";
     let live = Live::new(&Setup { config: config.into(), ..Setup::default() });
-    let request =
-        format!("GET /v1/totpgenerator?secret=JBSWY3DPEHPK3PXP HTTP/1.1\r\nHost: t\r\nX-API-Key: {}\r\n\r\n", live.key);
+    let request = format!(
+        "GET /v1/totpgenerator?secret=JBSWY3DPEHPK3PXP HTTP/1.1\r\nHost: t\r\nX-API-Key: {}\r\n\r\n",
+        live.app.key
+    );
     let admitted: usize = thread::scope(|scope| {
         let clients: Vec<_> = (0..64)
             .map(|number| {

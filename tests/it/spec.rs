@@ -33,7 +33,7 @@ fn described() -> Operations {
 
 #[test]
 fn paths_methods_and_statuses_are_the_catalogs() {
-    let catalog = Catalog::of(&Config::default());
+    let catalog = Catalog::of(&Config::default(), &[1, 2]);
     let mut operations = Operations::new();
     for (path, method, statuses) in catalog.operations().chain(documents::operations()) {
         operations.insert((path.to_owned(), method.to_owned()), statuses.into_iter().collect());

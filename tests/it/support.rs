@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::Request;
@@ -16,7 +16,7 @@ use polygate::gateway::Gateway;
 use polygate::pure::bounds::Bounds;
 use polygate::pure::key::ApiKey;
 use polygate::state::clock::Clock;
-use polygate::state::keyring::Keyring;
+use polygate::state::folder::Folder;
 use polygate::state::store::{NewKey, Store};
 use ring::rand::SystemRandom;
 use tempfile::TempDir;
@@ -59,7 +59,8 @@ pub struct App {
     pub clock: Clock,
     /// The other end of the connection.
     pub peer: IpAddr,
-    _data: TempDir,
+    pub data: TempDir,
+    folder: Mutex<Folder>,
 }
 
 impl App {
@@ -70,6 +71,7 @@ impl App {
         let plans = if setup.config.contains("plans:") { "" } else { PLANS };
         fs::write(&file, format!("{}\n{plans}", setup.config)).unwrap();
         let config = Config::load(Some(&file), std::iter::empty()).unwrap();
+        let config = Config { data: data.path().to_owned(), ..config };
 
         let clock = Clock::fixed(setup.now_unix_s);
         let mut store = Store::open(data.path()).unwrap();
@@ -82,14 +84,27 @@ impl App {
             expires_unix_s: setup.expires_unix_s,
         };
         store.create_key("test@example.com", plan, &new, setup.now_unix_s).unwrap();
-        let keyring = Arc::new(Keyring::load(&store, &config.plans, clock.clone()).unwrap());
-        App {
-            gateway: Arc::new(Gateway::new(config, keyring, clock.clone())),
-            key: key.as_str().to_owned(),
-            clock,
-            peer: [192, 0, 2, 1].into(),
-            _data: data,
-        }
+        let (gateway, folder) = open(config, &clock);
+        App { gateway, key: key.as_str().to_owned(), clock, peer: [192, 0, 2, 1].into(), data, folder }
+    }
+
+    /// Folds the ledger, as a server does each second.
+    pub fn fold(&self) {
+        self.folder.lock().unwrap().fold().unwrap();
+    }
+
+    /// The program anew on the same data, after an end that folded nothing.
+    pub fn restart(self) -> App {
+        let App { gateway, key, clock, peer, data, folder } = self;
+        let config = gateway.config.clone();
+        drop((gateway, folder));
+        let (gateway, folder) = open(config, &clock);
+        App { gateway, key, clock, peer, data, folder }
+    }
+
+    /// The database, as a command opens it.
+    pub fn store(&self) -> Store {
+        Store::open(self.data.path()).unwrap()
     }
 
     /// Sends a request: `METHOD path`, header lines, an empty line, the body. `$key` is the key, `$16k` is 16 KiB of `A`.
@@ -121,6 +136,12 @@ impl App {
             body: body.collect().await.unwrap().to_bytes(),
         }
     }
+}
+
+fn open(config: Config, clock: &Clock) -> (Arc<Gateway>, Mutex<Folder>) {
+    let report = Arc::new(|message: &dyn fmt::Display| panic!("{message}"));
+    let (gateway, folder) = polygate::open(config, clock.clone(), report).unwrap();
+    (gateway, Mutex::new(folder))
 }
 
 /// An answer as a client sees it; its text is the status, the headers by name, an empty line and the body.

@@ -12,19 +12,18 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioTimer;
 use polygate::config::Config;
 use polygate::edge::http::{body, claim, seal};
-use polygate::gateway::{Gateway, Head, admit, authenticate, decode, invoke, reserve};
+use polygate::gateway::{Gateway, Head, admit, authenticate, commit, decode, invoke, reserve};
 use polygate::state::clock::Clock;
-use polygate::state::keyring::Keyring;
-use polygate::state::store::Store;
+use polygate::state::folder;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let [address, config, data] = <[String; 3]>::try_from(std::env::args().skip(1).collect::<Vec<_>>())
         .map_err(|_| "usage: direct ADDRESS:PORT CONFIG DATA")?;
     let config = Config::load(Some(Path::new(&config)), std::iter::empty())?;
     let limits = config.limits.clone();
-    let clock = Clock::system();
-    let keyring = Keyring::load(&Store::open(Path::new(&data))?, &config.plans, clock.clone())?;
-    let gateway = Arc::new(Gateway::new(config, Arc::new(keyring), clock));
+    let config = Config { data: data.into(), ..config };
+    let (gateway, folder) = polygate::open(config, Clock::system(), Arc::new(|message| eprintln!("{message}")))?;
+    let _folding = folder::watch(folder)?;
     let mut protocol = http1::Builder::new();
     protocol.timer(TokioTimer::new()).header_read_timeout(limits.header_read_timeout).writev(false);
     match polygate_bench::serve(address.parse()?, protocol, move |request| answer(gateway.clone(), request))? {}
@@ -42,5 +41,9 @@ async fn answer(
         Ok(call) => invoke(call).await,
         Err(refused) => Err(refused),
     };
-    seal::seal(answered)
+    let committed = match answered.and_then(seal::encode) {
+        Ok(call) => commit(call).await,
+        Err(refused) => Err(refused),
+    };
+    seal::seal(committed)
 }

@@ -252,7 +252,7 @@ impl<'a> From<&'a DeliveryRow> for Delivery<'a> {
             used: row.notice.used,
             max: row.notice.max,
             message_id: row.notice.id(),
-            channel: row.channel.name(),
+            channel: row.channel.as_str(),
             state,
             next_attempt_at: next_attempt_unix_s.map(moment),
             attempts: attempts.map(|row| Attempt { at: moment(row.at_unix_s), outcome: &row.outcome }).collect(),

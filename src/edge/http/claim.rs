@@ -64,6 +64,7 @@ pub fn context(gateway: &Arc<Gateway>, headers: &HeaderMap, peer: IpAddr) -> Box
         dialect: Dialect::Enveloped,
         address: client_address(peer, lines_of(X_FORWARDED_FOR), &gateway.config.trusted_proxies),
         now_unix_s: gateway.clock.unix_s(),
+        api: None,
         caller: None,
         quota: None,
     })
@@ -80,6 +81,7 @@ pub fn open(gateway: &Arc<Gateway>, head: Head, peer: IpAddr) -> Flow<Claimed> {
     }
     let route = gateway.catalog.find(head.uri.path());
     context.dialect = route.map_or(Dialect::Enveloped, |route| route.dialect);
+    context.api = route.map(|route| route.number);
     if !fits(gateway, &head) {
         return refuse(context, Fault::HeadersTooLarge);
     }

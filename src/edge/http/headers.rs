@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::gateway::Context;
+use crate::pure::book::Credits;
 use crate::state::limiter::Quota;
-use crate::state::meter::Credits;
 
 use super::claim::X_REQUEST_ID;
 use super::cors::EXPOSED;
@@ -78,7 +78,7 @@ pub fn of(context: &Context, content_type: &'static str, short_secret_bits: Opti
         values.quota(quota);
     }
     if let Some(account) = account {
-        values.credits(&account.plan.name, &account.balance.snapshot(context.now_unix_s));
+        values.credits(&account.plan.name, &account.balance.credits(context.now_unix_s));
     }
     if let Some(bits) = short_secret_bits {
         values.warning(bits);

@@ -16,10 +16,10 @@ use std::sync::Arc;
 use warp::Filter;
 use warp::reply::Response;
 
-use crate::gateway::{Call, Flow, Gateway, admit, authenticate, decode, invoke, reserve};
+use crate::gateway::{Call, Flow, Gateway, admit, authenticate, commit, decode, invoke, reserve};
 
 use self::claim::claim;
-use self::seal::seal;
+use self::seal::{encode, seal};
 
 /// Answers every request of one connection, whose other end is `peer`. Requests come [lifted](claim::lift).
 #[rustfmt::skip]
@@ -35,7 +35,9 @@ pub fn chain(
         .map(then(decode))                                     // query | form | JSON | …       → Decoded
         .map(then(reserve))                                    // hold the credit               → Held
         .then(|flow: Flow<_>| async { invoke(flow?).await })   // the work itself               → Answered
-        .map(seal);                                            // envelope, encode, commit, headers
+        .map(then(encode))                                     // envelope, in the format asked → Encoded
+        .then(|flow: Flow<_>| async { commit(flow?).await })   // charge: in the journal        → Committed
+        .map(seal);                                            // status, headers
     let rest = cors::preflight(gateway.clone(), peer).or(documents::serve(gateway, peer)).unify().boxed();
     call.or(rest).unify().recover(seal::unanswered).unify()
 }

@@ -5,41 +5,42 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use warp::Rejection;
 use warp::reply::Response;
 
-use crate::gateway::{Answered, Call, Context, Flow, Refused};
+use crate::gateway::{Answered, Call, Committed, Context, Encoded, Flow, Refused};
 use crate::pure::envelope::{self, Dialect};
 use crate::pure::fault::Fault;
 use crate::pure::format::{EncodeError, Format, Style};
 use crate::pure::secret::BITS_RECOMMENDED;
+use crate::state::tally::Outcome;
 
 use super::claim;
 use super::headers::{self, X_ERROR_CODE};
 
-/// Writes the answer of a call, commits what it costs, and says so in the headers.
-///
-/// The answer is encoded first and the hold committed after: whatever goes wrong on the way gives the credits back.
-pub fn seal(flow: Flow<Answered>) -> Response {
+/// Writes the answer of a call in the format of the caller.
+pub fn encode(Call { context, state: Answered { otp, hold } }: Call<Answered>) -> Flow<Encoded> {
+    let mut body = Vec::with_capacity(BODY_BYTES);
+    let written = envelope::success(context.dialect, &otp, context.choice.format, context.style, &mut body);
+    if written.is_err() {
+        return Err(Refused { context, fault: Fault::Internal });
+    }
+    let short_secret_bits = (otp.secret_bits < BITS_RECOMMENDED).then_some(otp.secret_bits);
+    Ok(Call { context, state: Encoded { body, short_secret_bits, hold } })
+}
+
+/// The answer of a call that is paid for, or of one that was refused.
+pub fn seal(flow: Flow<Committed>) -> Response {
     match flow {
         Ok(call) => success(call),
         Err(refused) => failure(refused),
     }
 }
 
-fn success(Call { context, state: Answered { otp, hold } }: Call<Answered>) -> Response {
-    let mut body = Vec::with_capacity(BODY_BYTES);
-    let written = envelope::success(context.dialect, &otp, context.choice.format, context.style, &mut body);
-    if written.is_err() {
-        drop(hold);
-        return failure(Refused { context, fault: Fault::Internal });
-    }
-    if let Some(hold) = hold {
-        hold.commit();
-    }
-    let short = (otp.secret_bits < BITS_RECOMMENDED).then_some(otp.secret_bits);
-    let headers = headers::of(&context, context.choice.content_type, short);
+fn success(Call { context, state: Committed { body, short_secret_bits } }: Call<Committed>) -> Response {
+    let headers = headers::of(&context, context.choice.content_type, short_secret_bits);
     answer(StatusCode::OK, headers, body)
 }
 
 fn failure(Refused { context, fault }: Refused) -> Response {
+    context.count(Outcome::of(&fault));
     let status = StatusCode::from_u16(fault.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut body = Vec::with_capacity(BODY_BYTES);
     let (content_type, written) = if context.choice.problem {
@@ -62,6 +63,7 @@ fn failure(Refused { context, fault }: Refused) -> Response {
         | Fault::CreditsExhausted { status: 429, renewal_in_s: retry_after_s } => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
         }
+        Fault::Unavailable => drop(headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S))),
         _ if status == StatusCode::UNAUTHORIZED => {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("ApiKey"));
         }
@@ -96,6 +98,9 @@ pub async fn unanswered(_: Rejection) -> Result<Response, std::convert::Infallib
     let response = answer(StatusCode::INTERNAL_SERVER_ERROR, headers, body);
     Ok(response)
 }
+
+/// When to try again after a 503, in seconds: what is wrong is looked at as often.
+const RETRY_AFTER_S: u64 = 1;
 
 /// Enough for most answers.
 const BODY_BYTES: usize = 512;

@@ -7,9 +7,16 @@ mod sqlite;
 
 use std::path::PathBuf;
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::pure::book::Month;
 use crate::pure::bounds::Bounds;
 use crate::pure::key::{ApiKey, KeyHash};
-use crate::pure::notice::{Channel, Notice};
+use crate::pure::notice::Notice;
+use crate::pure::plan::Plan;
+use crate::pure::record::Place;
+use crate::state::tally::{Cell, Counts};
 
 pub use sqlite::Store;
 
@@ -39,19 +46,6 @@ pub struct Bonus {
     pub granted: u64,
     /// What has been charged to it. May be more than `granted`, when what was already spent has been taken back.
     pub used: u64,
-}
-
-/// What was charged in one billing month, as of the last fold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Month {
-    /// Its first second, as Unix time.
-    pub period_start_unix_s: u64,
-    /// The most credits that a plan has given for it.
-    pub ceiling: u64,
-    /// Charged to the month's credits.
-    pub used: u64,
-    /// Charged to the bonus during it.
-    pub bonus_used: u64,
 }
 
 /// A key, as stored: everything but the key.
@@ -99,6 +93,62 @@ pub struct NewKey<'a> {
     pub bounds: Bounds,
     /// From when on it is refused, if ever.
     pub expires_unix_s: Option<u64>,
+}
+
+/// What one fold adds to the store, in one transaction.
+#[derive(Debug, Default)]
+pub struct Fold {
+    /// How far the journal has been read; the next fold goes on from there.
+    pub folded: Place,
+    /// The most that plans have given for months: account, a moment of the month, credits.
+    pub ceilings: Vec<(u32, u64, u64)>,
+    /// What was charged.
+    pub charges: HashMap<Cell, Charges, ahash::RandomState>,
+    /// Calls that cost nothing.
+    pub tally: Vec<(Cell, Counts)>,
+    /// Accounts whose plan or grants may have changed.
+    pub changed: Vec<i64>,
+}
+
+/// The charges of one hour, one key and one API.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Charges {
+    /// Calls.
+    pub calls: u64,
+    /// Credits of the month.
+    pub month: u64,
+    /// Credits of the bonus.
+    pub bonus: u64,
+    /// When the last of them was.
+    pub last_unix_s: u64,
+}
+
+/// How it is decided who is told what, and by which ways it is sent.
+#[derive(Clone, Debug, Default)]
+pub struct NoticeRules {
+    /// The plans of the configuration.
+    pub plans: Vec<Arc<Plan>>,
+    /// The ways that are configured.
+    pub channels: Vec<Channel>,
+}
+
+/// A way by which notices are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// To the operator's webhook.
+    Webhook,
+    /// To the account's address.
+    Email,
+}
+
+impl Channel {
+    /// As the store has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Channel::Webhook => "webhook",
+            Channel::Email => "email",
+        }
+    }
 }
 
 /// What has changed since a reader last looked.
@@ -235,6 +285,9 @@ pub enum StoreError {
     /// The key has been rotated already.
     #[error("key {0} has already been replaced by key {1}")]
     KeyReplaced(i64, i64),
+    /// The journal speaks of an account, or of a bonus, that the database does not have.
+    #[error("the journal has charges of account {0}, which the database does not have: they do not belong together")]
+    UnknownInJournal(u32),
     /// Something is larger or more than is allowed.
     #[error("{0}")]
     TooMuch(&'static str),

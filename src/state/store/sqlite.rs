@@ -3,6 +3,7 @@
 //! Every change is one transaction, which also appends to the change log. Writers wait for each other; readers in
 //! write-ahead mode wait for nobody.
 
+mod ledger;
 mod outbox;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -15,7 +16,8 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, named_params, params};
 
 use super::{AccountRow, BOUND_BYTES_MAX, BOUNDS_MAX, Bonus, Changes, EMAIL_BYTES_MAX, KEYS_MAX, KeyRow};
-use super::{Month, NAME_CHARS_MAX, NewKey, StoreError};
+use super::{NAME_CHARS_MAX, NewKey, StoreError};
+use crate::pure::book::Month;
 use crate::pure::bounds::Bounds;
 use crate::pure::key::{self, KeyHash};
 use crate::pure::plan::Plan;

@@ -3,9 +3,11 @@
 use rusqlite::types::Type;
 use rusqlite::{Connection, Row, params};
 
-use super::super::{AttemptRow, DELIVERIES_LISTED_MAX, DeliveryRow, DeliveryState, DueDelivery, OUTCOME_CHARS_MAX};
+use super::super::{
+    AttemptRow, Channel, DELIVERIES_LISTED_MAX, DeliveryRow, DeliveryState, DueDelivery, OUTCOME_CHARS_MAX,
+};
 use super::{Result, Store};
-use crate::pure::notice::{Channel, Notice};
+use crate::pure::notice::Notice;
 use crate::pure::period::Period;
 
 /// Deliveries with their notices and whom these are for.
@@ -24,7 +26,7 @@ impl Store {
         let due = |row: &Row<'_>| {
             Ok(DueDelivery { id: row.get("id")?, notice: notice_of_row(row)?, attempts: row.get("attempts")? })
         };
-        Ok(statement.query_map(params![channel.name(), now_unix_s, most], due)?.collect::<rusqlite::Result<_>>()?)
+        Ok(statement.query_map(params![channel.as_str(), now_unix_s, most], due)?.collect::<rusqlite::Result<_>>()?)
     }
 
     /// Notes an attempt at a pending delivery, and where the delivery stands after it. Of the outcome, the first
@@ -97,7 +99,7 @@ fn notice_of_row(row: &Row<'_>) -> rusqlite::Result<Notice> {
 
 fn channel_of_row(row: &Row<'_>) -> rusqlite::Result<Channel> {
     let name: String = row.get("channel")?;
-    let channel = [Channel::Webhook, Channel::Email].into_iter().find(|channel| channel.name() == name);
+    let channel = [Channel::Webhook, Channel::Email].into_iter().find(|channel| channel.as_str() == name);
     channel.ok_or_else(|| unreadable("a channel that nobody knows"))
 }
 
@@ -145,7 +147,7 @@ mod tests {
         store.connection.execute(sql, params![account_id, RENEWED, percent, NOW]).unwrap();
         let sql = "INSERT INTO delivery (notice_id, channel, next_attempt_unix_s) VALUES (?1, ?2, ?3)";
         let notice_id = store.connection.last_insert_rowid();
-        store.connection.execute(sql, params![notice_id, channel.name(), next_attempt_unix_s]).unwrap();
+        store.connection.execute(sql, params![notice_id, channel.as_str(), next_attempt_unix_s]).unwrap();
     }
 
     fn due(store: &Store, channel: Channel, now_unix_s: u64) -> Vec<i64> {

@@ -1,0 +1,161 @@
+//! The ledger's way into the store: about once a second, what the journal has got since is added to the database in one
+//! transaction with the place up to which it was read. So every charge is added exactly once, whenever the process ends.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::Durability;
+use crate::pure::record::{Place, Record};
+
+use super::clock::Clock;
+use super::journal::{self, Batch, Journal, JournalError, Lineage};
+use super::meter::{Caller, Meter};
+use super::report::Report;
+use super::routine::{self, Routine};
+use super::store::{Fold, NoticeRules, Store, StoreError};
+use super::tally::Cell;
+
+/// How often [`watch`] folds. Also how much of what happened statistics may lose when the process is killed.
+pub const FOLD_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Records that are folded in one transaction.
+const RECORDS_MAX: usize = 256 * 1024;
+
+/// The journal's place in the data directory.
+const DIRECTORY_NAME: &str = "journal";
+
+/// Why the ledger cannot be opened or folded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FoldError {
+    /// The journal cannot be read, or its end not be made durable.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The database did not take it; the journal keeps it.
+    #[error("charges wait in the journal until they can be added to the database: {0}")]
+    Store(#[from] StoreError),
+}
+
+/// Adds the journal to the store. A process has one.
+pub struct Folder {
+    store: Store,
+    meter: Arc<Meter>,
+    directory: PathBuf,
+    lineage: Lineage,
+    folded: Place,
+    /// How far the store's change log has been looked at.
+    seq: i64,
+    rules: NoticeRules,
+    clock: Clock,
+    report: Report,
+}
+
+/// Opens the ledger of a data directory, which nobody else may be serving: folds what a process that was killed has left
+/// in the journal, and begins a new segment of it.
+pub fn open(
+    data: &Path,
+    mut store: Store,
+    rules: NoticeRules,
+    durability: Durability,
+    clock: Clock,
+    report: Report,
+) -> Result<Folder, FoldError> {
+    let directory = data.join(DIRECTORY_NAME);
+    let (lineage, mut folded) = store.journal_place()?;
+    loop {
+        let batch = journal::read(&directory, &lineage, folded, None, RECORDS_MAX)?;
+        tell(&batch, &directory, &report)?;
+        let done = batch.done;
+        let fold = sum(batch);
+        if fold.folded != folded {
+            store.fold(&fold, &rules, clock.unix_s())?;
+            folded = fold.folded;
+        }
+        if done {
+            break;
+        }
+    }
+    let journal = Journal::open(&directory, lineage, folded, durability)?;
+    let meter = Arc::new(Meter::new(journal, report.clone()));
+    let seq = store.changes_since(0)?.seq;
+    Ok(Folder { store, meter, directory, lineage, folded, seq, rules, clock, report })
+}
+
+impl Folder {
+    /// Where the process writes its charges down.
+    pub fn meter(&self) -> Arc<Meter> {
+        Arc::clone(&self.meter)
+    }
+
+    /// Adds everything that has happened up to now to the store.
+    ///
+    /// # Errors
+    /// When the store or the journal fails. Nothing is lost then; the next fold makes good.
+    pub fn fold(&mut self) -> Result<(), FoldError> {
+        let end = self.meter.journal.sync()?;
+        let changes = self.store.changes_since(self.seq)?;
+        let mut changed = changes.accounts.unwrap_or_default();
+        loop {
+            let batch = journal::read(&self.directory, &self.lineage, self.folded, Some(end), RECORDS_MAX)?;
+            tell(&batch, &self.directory, &self.report)?;
+            let done = batch.done;
+            let fold = Fold { tally: self.meter.tally.take(), changed: std::mem::take(&mut changed), ..sum(batch) };
+            let idle = fold.folded == self.folded && fold.tally.is_empty() && fold.changed.is_empty();
+            if !idle && let Err(error) = self.store.fold(&fold, &self.rules, self.clock.unix_s()) {
+                self.meter.tally.put_back(fold.tally);
+                return Err(error.into());
+            }
+            self.folded = fold.folded;
+            self.seq = changes.seq;
+            if done {
+                break;
+            }
+        }
+        self.meter.journal.forget(self.folded)?;
+        Ok(())
+    }
+}
+
+/// Tells of damage, and keeps the files in which it is.
+fn tell(batch: &Batch, directory: &Path, report: &Report) -> Result<(), JournalError> {
+    for damage in &batch.damage {
+        report(damage);
+        journal::keep_damaged(directory, damage.segment)?;
+    }
+    Ok(())
+}
+
+/// Adds records up by who called what in which hour.
+fn sum(batch: Batch) -> Fold {
+    let mut fold = Fold { folded: batch.end, ..Fold::default() };
+    for record in batch.records {
+        match record {
+            Record::Ceiling { account, unix_s, credits } => fold.ceilings.push((account, unix_s, credits)),
+            Record::Charge(charge) => {
+                let caller = Caller { account: charge.account, key: charge.key, api: charge.api };
+                let charges = fold.charges.entry(Cell::at(caller, charge.unix_s)).or_default();
+                charges.calls += 1;
+                charges.month += u64::from(charge.month);
+                charges.bonus += u64::from(charge.bonus);
+                charges.last_unix_s = charges.last_unix_s.max(charge.unix_s);
+            }
+        }
+    }
+    fold
+}
+
+/// Folds once a second from a thread of its own, until the [`Routine`] is dropped, and once more then.
+///
+/// The operator is told of a fold that fails: once, until one succeeds.
+pub fn watch(mut folder: Folder) -> std::io::Result<Routine> {
+    let mut failing = false;
+    routine::start("folder", FOLD_INTERVAL, move || match folder.fold() {
+        Ok(()) => failing = false,
+        Err(error) => {
+            if !std::mem::replace(&mut failing, true) {
+                (folder.report)(&error);
+            }
+        }
+    })
+}
