@@ -76,10 +76,11 @@ pub enum JournalError {
     },
     /// Segments are missing that have not been folded.
     #[error(
-        "the journal in {} lacks its segments {first} to {last}, with charges that are not in the database: put them \
-         back, or for each that is lost an empty file, the first named {}",
+        "the journal in {} lacks {} to {}, with charges that are not in the database: put them back, or an empty file \
+         for each that is lost",
         directory.display(),
-        file_name(*first)
+        file_name(*first),
+        file_name(*last)
     )]
     Missing {
         /// Where the journal is.
@@ -123,19 +124,21 @@ impl Journal {
             // Before any is deleted: none that is not ours ever is.
             open_segment(&directory.join(file_name(segment)), &lineage)?;
         }
-        let before = Place { segment: folded.segment.max(segments.last().copied().unwrap_or(0)), offset_bytes: 0 };
+        let before = folded.segment.max(segments.last().copied().unwrap_or(0));
+        let current = Segment::make(directory, before.saturating_add(1), &lineage, &*disk)?;
+        let synced = Place { segment: before, offset_bytes: 0 };
         let tail = Tail {
-            open: Vec::new(),
-            end: before,
-            synced: before,
+            end: current.begin(),
+            current,
+            unsynced: Vec::new(),
+            synced,
             folded,
-            names_synced: true,
+            names_synced: false,
             uncut: false,
-            sealed: true,
+            sealed: false,
             failed: None,
             buffer: Vec::new(),
         };
-        let progress = watch::Sender::new(Progress { synced: before, cuts: VecDeque::new() });
         let writer = Writer {
             directory: directory.to_owned(),
             lineage,
@@ -144,9 +147,8 @@ impl Journal {
             disk,
             tail: Mutex::new(tail),
             turn: Mutex::new(()),
-            progress,
+            progress: watch::Sender::new(Progress { synced, cuts: VecDeque::new() }),
         };
-        writer.begin_segment(&mut writer.tail())?;
         writer.sync()?;
         let writer = Arc::new(writer);
         let syncer = match durability {
@@ -172,8 +174,9 @@ impl Journal {
 
     /// Waits until everything before `end`, which [`Journal::append`] returned, survives what [`Durability`] promises.
     ///
-    /// One `fdatasync` serves all who wait meanwhile. An error says that the records could not be made durable and are
-    /// not in the journal any more: nothing is to be given back for them.
+    /// One `fdatasync` serves all who wait meanwhile. An error says that the records could not be made durable and have
+    /// been cut off: there is no charge left to be given back. (Where the disk refuses even that, it is tried again
+    /// before anything else is appended; ended in between, the process finds them at its next start.)
     pub async fn durable(&self, end: Place) -> Result<()> {
         if self.syncer.is_none() {
             return Ok(());
@@ -235,7 +238,7 @@ impl Journal {
 pub fn keep_damaged(directory: &Path, segment: u64) -> Result<()> {
     let (from, to) = (directory.join(file_name(segment)), directory.join(damaged_name(segment)));
     match std::fs::hard_link(&from, &to) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(_) if to.exists() => Ok(()),
         linked => linked.and_then(|()| sync_directory(directory)).map_err(cannot("make", &to)),
     }
 }
@@ -367,7 +370,7 @@ fn read_segment(
         }
         offset_bytes += here as u64;
     }
-    if offset_bytes == length_bytes && offset_bytes < until {
+    if (length_bytes..until).contains(&offset_bytes) {
         batch.note(segment, offset_bytes, until - offset_bytes, DamageKind::Gone);
         offset_bytes = until;
     }
@@ -445,6 +448,11 @@ trait Disk: fmt::Debug + Send + Sync {
         file.sync_data()
     }
 
+    /// Returns when the directory's names survive a power loss.
+    fn sync_names(&self, directory: &Path) -> io::Result<()> {
+        sync_directory(directory)
+    }
+
     /// Cuts off what is behind this length.
     fn cut(&self, file: &File, length_bytes: u64) -> io::Result<()> {
         file.set_len(length_bytes)
@@ -473,8 +481,10 @@ struct Writer {
 /// Where the journal ends, and what of it is not safe yet.
 #[derive(Debug)]
 struct Tail {
-    /// The segments with something that is not synced; the last is the one that is written to.
-    open: Vec<Segment>,
+    /// The segment that is written to.
+    current: Segment,
+    /// Those before it with something that is not synced.
+    unsynced: Vec<Segment>,
     /// Behind the last record.
     end: Place,
     /// Up to where everything survives a power loss.
@@ -498,6 +508,36 @@ struct Segment {
     number: u64,
     path: PathBuf,
     file: Arc<File>,
+}
+
+impl Segment {
+    /// Makes a segment with nothing in it. What an attempt that failed has left is written over.
+    fn make(directory: &Path, number: u64, lineage: &Lineage, disk: &dyn Disk) -> Result<Segment> {
+        let path = directory.join(file_name(number));
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let file = options.open(&path).map_err(cannot("make", &path))?;
+        if let Err(cause) = write_all_at(disk, &file, &header(lineage), 0) {
+            // Should it stay, then empty: that is no damage, as nothing was ever in it.
+            let _ = std::fs::remove_file(&path).or_else(|_| file.set_len(0));
+            return Err(cannot("write to", &path)(cause));
+        }
+        Ok(Segment { number, path, file: Arc::new(file) })
+    }
+
+    /// Where its first record stands.
+    fn begin(&self) -> Place {
+        Place { segment: self.number, offset_bytes: HEADER_BYTES }
+    }
+}
+
+/// One write, all or nothing: a part counts as failed.
+fn write_all_at(disk: &dyn Disk, file: &File, bytes: &[u8], offset_bytes: u64) -> io::Result<()> {
+    let written = disk.write_at(file, bytes, offset_bytes)?;
+    if written == bytes.len() {
+        return Ok(());
+    }
+    Err(io::Error::new(ErrorKind::WriteZero, format!("it took {written} of {} bytes", bytes.len())))
 }
 
 /// What those who wait are told.
@@ -540,64 +580,41 @@ impl Writer {
             return Err(JournalError::Full { directory, max_bytes: self.limits.unfolded_bytes });
         }
         if tail.uncut {
-            self.cut_last(tail)?;
+            self.cut_failed(tail)?;
         }
         let is_full = tail.end.offset_bytes > HEADER_BYTES && tail.end.offset_bytes + bytes > self.limits.segment_bytes;
         if tail.sealed || is_full {
             self.begin_segment(tail)?;
         }
-        let Tail { open, end, buffer, .. } = tail;
-        buffer.clear();
-        let mut at = *end;
+        let mut end = tail.end;
+        tail.buffer.clear();
         for record in records {
-            buffer.extend_from_slice(&record.encode(at));
-            at.offset_bytes += RECORD_BYTES as u64;
+            tail.buffer.extend_from_slice(&record.encode(end));
+            end.offset_bytes += RECORD_BYTES as u64;
         }
-        let Some(segment) = open.last() else { return Ok(*end) };
-        if let Err(cause) = self.write_all(&segment.file, buffer, end.offset_bytes) {
-            let error = cannot("write to", &segment.path)(cause);
+        if let Err(cause) = write_all_at(&*self.disk, &tail.current.file, &tail.buffer, tail.end.offset_bytes) {
+            // What was written of it would be read after a crash. If it cannot be cut off now, the next call does it.
             tail.uncut = true;
-            // What was written of it would be read after a crash. If it cannot be cut off now, the next call tries again.
-            let _ = self.cut_last(tail);
-            return Err(error);
+            let _ = self.cut_failed(tail);
+            return Err(cannot("write to", &tail.current.path)(cause));
         }
-        *end = at;
-        Ok(at)
-    }
-
-    /// One write, all or nothing: a part counts as failed, as whoever sent it is told.
-    fn write_all(&self, file: &File, bytes: &[u8], offset_bytes: u64) -> io::Result<()> {
-        let written = self.disk.write_at(file, bytes, offset_bytes)?;
-        if written == bytes.len() {
-            return Ok(());
-        }
-        Err(io::Error::new(ErrorKind::WriteZero, format!("it took {written} of {} bytes", bytes.len())))
+        tail.end = end;
+        Ok(end)
     }
 
     /// Cuts off what a failed write left behind the end.
-    fn cut_last(&self, tail: &mut Tail) -> Result<()> {
-        if let Some(segment) = tail.open.last() {
-            let cut = self.disk.cut(&segment.file, tail.end.offset_bytes);
-            cut.map_err(cannot("cut a failed write off", &segment.path))?;
-        }
+    fn cut_failed(&self, tail: &mut Tail) -> Result<()> {
+        let cut = self.disk.cut(&tail.current.file, tail.end.offset_bytes);
+        cut.map_err(cannot("cut a failed write off", &tail.current.path))?;
         tail.uncut = false;
         Ok(())
     }
 
-    /// Begins the segment after the last. What an attempt that failed has left is written over.
+    /// Goes on in a new segment. That its name is not durable yet, the next sync sees to: nobody waits for it here.
     fn begin_segment(&self, tail: &mut Tail) -> Result<()> {
-        let number = tail.end.segment.saturating_add(1);
-        let path = self.directory.join(file_name(number));
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let file = options.open(&path).map_err(cannot("make", &path))?;
-        if let Err(cause) = self.write_all(&file, &header(&self.lineage), 0) {
-            // Empty it is harmless, should it stay: nothing was ever in it.
-            let _ = std::fs::remove_file(&path).or_else(|_| file.set_len(0));
-            return Err(cannot("write to", &path)(cause));
-        }
-        tail.open.push(Segment { number, path, file: Arc::new(file) });
-        tail.end = Place { segment: number, offset_bytes: HEADER_BYTES };
+        let next = Segment::make(&self.directory, tail.end.segment.saturating_add(1), &self.lineage, &*self.disk)?;
+        tail.end = next.begin();
+        tail.unsynced.push(std::mem::replace(&mut tail.current, next));
         tail.names_synced = false;
         tail.sealed = false;
         Ok(())
@@ -606,22 +623,23 @@ impl Writer {
     /// Makes durable what is written by now; appending goes on meanwhile.
     fn sync(&self) -> Result<Place> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let (open, end, names_synced) = {
+        let (segments, end, names_synced) = {
             let mut tail = self.tail();
             if tail.failed.is_some() {
                 self.cut_unsynced(&mut tail)?;
             } else if tail.synced == tail.end && tail.names_synced {
                 return Ok(tail.synced);
             }
-            (tail.open.clone(), tail.end, std::mem::replace(&mut tail.names_synced, true))
+            let segments: Vec<Segment> = tail.segments().cloned().collect();
+            (segments, tail.end, std::mem::replace(&mut tail.names_synced, true))
         };
-        let outcome = self.sync_all(&open, names_synced);
+        let outcome = self.sync_all(&segments, names_synced);
         let mut tail = self.tail();
         match outcome {
             Ok(()) => {
                 tail.failed = None;
                 tail.synced = end;
-                tail.open.retain(|segment| segment.number >= end.segment);
+                tail.unsynced.retain(|segment| segment.number >= end.segment);
                 self.progress.send_modify(|progress| progress.synced = end);
                 Ok(end)
             }
@@ -635,12 +653,12 @@ impl Writer {
         }
     }
 
-    fn sync_all(&self, open: &[Segment], names_synced: bool) -> Result<()> {
-        for segment in open {
+    fn sync_all(&self, segments: &[Segment], names_synced: bool) -> Result<()> {
+        for segment in segments {
             self.disk.sync(&segment.file).map_err(cannot("make durable", &segment.path))?;
         }
         if !names_synced {
-            sync_directory(&self.directory).map_err(cannot("make durable", &self.directory))?;
+            self.disk.sync_names(&self.directory).map_err(cannot("make durable", &self.directory))?;
         }
         Ok(())
     }
@@ -648,7 +666,10 @@ impl Writer {
     /// Takes back all that is not durable, and tells those who wait for it. Nothing is appended until a sync succeeds.
     fn fail(&self, tail: &mut Tail, error: &JournalError) {
         let cut = Cut { after: tail.synced, to: tail.end, error: error.clone() };
-        tail.failed = Some(error.clone());
+        let has_failed_before = tail.failed.replace(error.clone()).is_some();
+        if has_failed_before {
+            return;
+        }
         // If it cannot be done now, the next sync does it first.
         let _ = self.cut_unsynced(tail);
         self.progress.send_modify(|progress| {
@@ -663,7 +684,7 @@ impl Writer {
     fn cut_unsynced(&self, tail: &mut Tail) -> Result<()> {
         let synced = tail.synced;
         let durable_bytes = |number| if number == synced.segment { synced.offset_bytes } else { HEADER_BYTES };
-        for segment in &tail.open {
+        for segment in tail.segments() {
             let cut = self.disk.cut(&segment.file, durable_bytes(segment.number));
             cut.map_err(cannot("cut what is not durable off", &segment.path))?;
         }
@@ -675,6 +696,11 @@ impl Writer {
 }
 
 impl Tail {
+    /// All segments with something that is not synced.
+    fn segments(&self) -> impl Iterator<Item = &Segment> {
+        self.unsynced.iter().chain([&self.current])
+    }
+
     /// How much waits to be folded, were all segments full.
     fn unfolded_bytes(&self, segment_bytes: u64) -> u64 {
         let segments = self.end.segment.saturating_sub(self.folded.segment);
