@@ -38,6 +38,12 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a receiver may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The channels that are configured.
+pub fn channels(config: &Notices) -> Vec<Channel> {
+    let webhook = config.webhook.as_ref().map(|_| Channel::Webhook);
+    webhook.into_iter().chain(config.email.as_ref().map(|_| Channel::Email)).collect()
+}
+
 /// Delivers notices by the channels that are configured, until the [`Courier`] is dropped.
 ///
 /// `report` is told when a channel begins to fail and when it delivers again, and of a store that fails, once until it

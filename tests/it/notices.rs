@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use data_encoding::BASE64;
 use governor::clock::Clock as _;
+use polygate::accounts::{self, KeyRequest};
 use polygate::config::{Config, Notices};
 use polygate::edge::notices::{Courier, watch};
 use polygate::pure::plan::Plan;
@@ -387,6 +388,7 @@ fn a_receiver_that_says_nothing_holds_up_nobody_else() {
     let mail = desk.put(1, 80, "email");
     assert_eq!(desk.outcome(mail), ("250".into(), DeliveryState::Delivered));
     next(&mails);
+    assert_eq!(posted.try_iter().count(), 0, "what is under way is not taken again");
     for &id in &webhooks {
         assert_eq!(desk.delivery(id).attempts, []);
     }
@@ -409,16 +411,24 @@ fn no_more_are_under_way_than_there_are_places() {
     let desk = Desk::new();
     let (silent, posted) = receiver(&[Answer::Silence]);
     let (port, _mails) = mail_server("250 OK");
-    for (account, percent) in [1, 2, 3, 4].iter().flat_map(|account| [80, 95, 100].map(|percent| (*account, percent))) {
-        desk.put(account, percent, "webhook");
-    }
+    let of_account = |account| [80, 95, 100].map(|percent| desk.put(account, percent, "webhook"));
+    let webhooks: Vec<i64> = (1..=4).flat_map(of_account).collect();
     let both = Notices { email: mail_to(port, "none", "").email, ..webhook_to("http", silent) };
-    let _courier = desk.watch(&both);
+    let courier = desk.watch(&both);
     (0..8).for_each(|_| drop(next(&posted)));
     // A mail that becomes due after these takes a look into the outbox and a whole conversation.
     let mail = desk.put(1, 80, "email");
     desk.tried(mail, 1);
     assert_eq!(posted.try_iter().count(), 0);
+
+    // Where they are answered, places become free for the rest.
+    drop(courier);
+    let (port, posted) = receiver(&[Answer::Status("200 OK")]);
+    let _courier = desk.watch(&webhook_to("http", port));
+    for &id in &webhooks {
+        assert_eq!(desk.outcome(id), ("200".into(), DeliveryState::Delivered));
+    }
+    assert_eq!(posted.try_iter().count(), webhooks.len());
 }
 
 #[test]
@@ -433,6 +443,52 @@ fn a_store_that_is_locked_neither_loses_nor_repeats() {
     assert_eq!(told, "notices wait: the database failed: database is locked");
     desk.raw.execute_batch("COMMIT").unwrap();
     assert_eq!(desk.outcome(id), ("200".into(), DeliveryState::Delivered));
+    assert_eq!(posted.try_iter().count(), 0);
+}
+
+#[test]
+fn a_server_tells_of_credits_as_they_run_out() {
+    let (port, posted) = receiver(&[Answer::Status("200 OK")]);
+    let data = tempfile::tempdir().unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let yaml = format!(
+        "data: '{}'\nplans: {{ free: {{ credits_a_month: 10 }} }}\n\
+         notices: {{ webhook: {{ url: 'http://127.0.0.1:{port}', secret: '{SECRET}' }} }}",
+        data.path().display()
+    );
+    std::fs::write(file.path(), yaml).unwrap();
+    let config = Config::load(Some(file.path()), std::iter::empty()).unwrap();
+    let mut store = Store::open(data.path()).unwrap();
+    let key = accounts::create_key(&mut store, &config, KeyRequest::default(), NOW).unwrap().key;
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let report: Report = Arc::new(|line| panic!("{line}"));
+    let server = thread::spawn(move || {
+        let stopped = async { drop(stopped.await) };
+        polygate::run(config, Clock::fixed(NOW), listener, report, || {}, stopped).unwrap();
+    });
+    let call = || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let path = "/v1/totpgenerator?secret=JBSWY3DPEHPK3PXP";
+        let key = key.as_str();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: t\r\nX-API-Key: {key}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    };
+    let told = || serde_json::from_slice::<Value>(&next(&posted).body).unwrap()["data"].clone();
+    (0..8).for_each(|_| call());
+    let first = told();
+    assert_eq!((&first["percent"], &first["used"], &first["max"]), (&json!(80), &json!(8), &json!(10)));
+    (0..2).for_each(|_| call());
+    // Reached together, sent side by side.
+    let mut percents = [told(), told()].map(|data| data["percent"].as_u64().unwrap());
+    percents.sort_unstable();
+    assert_eq!(percents, [95, 100]);
+    stop.send(()).unwrap();
+    server.join().unwrap();
     assert_eq!(posted.try_iter().count(), 0);
 }
 
