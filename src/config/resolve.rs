@@ -198,28 +198,29 @@ fn email(mut block: Block<'_>) -> Option<Option<Email>> {
         _ => None,
     });
     block.finish();
-    let login = !(username.is_empty() && password.is_empty());
-    if server.is_empty() && from.is_empty() && !login {
+    if [&server, &username, &password, &from].into_iter().all(Node::is_empty) {
         return port.and(tls).map(|_| None);
     }
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let server = wanted(server, "the name or IP address of a host", |text| {
-        (text.len() <= TEXT_BYTES_MAX && text.chars().all(plain)).then(|| text.to_owned())
+        let name = text.len() <= TEXT_BYTES_MAX && text.chars().all(plain);
+        (name || text.parse::<IpAddr>().is_ok()).then(|| text.to_owned())
     });
-    let login = login.then(|| {
-        let short = |text: &str| (text.len() <= TEXT_BYTES_MAX).then(|| text.to_owned());
-        let username = wanted(username, "a text of at most 253 bytes", short);
-        let password = wanted(password, "a text of at most 253 bytes", short).map(Hidden::new);
-        Some((username?, password?))
-    });
+    let login = login(username, password);
     let from = wanted(from, "an e-mail address, with or without a name", |text| {
-        (text.len() <= TEXT_BYTES_MAX).then(|| text.parse().ok())?
+        text.parse().ok().filter(|_| text.len() <= TEXT_BYTES_MAX)
     });
-    let login = match login {
-        Some(login) => Some(login?),
-        None => None,
-    };
-    Some(Some(Email { server: server?, port: port?, tls: tls?, login, from: from? }))
+    Some(Some(Email { server: server?, port: port?, tls: tls?, login: login?, from: from? }))
+}
+
+fn login(username: Node<'_>, password: Node<'_>) -> Option<Option<(String, Hidden<String>)>> {
+    if username.is_empty() && password.is_empty() {
+        return Some(None);
+    }
+    let short = |text: &str| (text.len() <= TEXT_BYTES_MAX).then(|| text.to_owned());
+    let username = wanted(username, "a text of at most 253 bytes", short);
+    let password = wanted(password, "a text of at most 253 bytes", short).map(Hidden::new);
+    Some(Some((username?, password?)))
 }
 
 /// A text that is empty in the default file, and must not be here.

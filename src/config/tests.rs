@@ -320,7 +320,7 @@ fn notices_given_by_half_name_what_is_missing() {
             ],
         ),
         (
-            "email: { server: 'smtp://hunter2', from: hunter2, port: 0, tls: ssl }",
+            "email: { server: 'hunter2:25', from: hunter2, port: 0, tls: ssl }",
             &[
                 "email.port: must be a whole number from 1 to 65535",
                 "email.tls: must be starttls, implicit or none",

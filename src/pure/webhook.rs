@@ -62,10 +62,12 @@ impl Endpoint {
     /// Reads an address with `http` or `https`, a host, and no user name.
     pub fn parse(text: &str) -> Option<Endpoint> {
         let uri: Uri = text.parse().ok().filter(|_| text.len() <= URL_BYTES_MAX)?;
-        let named = uri.authority().is_some_and(|authority| {
-            !authority.host().is_empty() && !authority.as_str().contains('@') && !authority.as_str().ends_with(':')
-        });
-        (matches!(uri.scheme_str(), Some("http" | "https")) && named).then_some(Endpoint(uri))
+        let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
+        let host = authority.host();
+        // A port that is no number would be passed over.
+        let port = authority.as_str().len() == host.len() || authority.port_u16().is_some();
+        let good = matches!(uri.scheme_str(), Some("http" | "https")) && !host.is_empty() && port;
+        good.then_some(Endpoint(uri))
     }
 
     /// The address.
