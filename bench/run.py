@@ -15,11 +15,14 @@ import datetime
 import hashlib
 import hmac
 import json
+import operator
 import os
 import platform
 import re
+import shutil
 import signal
 import socket
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -38,6 +41,8 @@ BODY = '{"secret":"JBSWY3DPEHPK3PXP","digits":6,"period":30}'
 PATH = "/v1/totpgenerator"
 CONNECTIONS = 64
 KEYS = 1000
+# For the start of a server with a history.
+ACCOUNTS, RECORDS = 100_000, 1_000_000
 # Instructions are the difference between runs of so many requests. The first is long enough to have warmed everything.
 FEW, MANY = 1000, 6000
 SERVER_CORE, OTHER_CORE = 0, 1
@@ -157,7 +162,7 @@ def main():
         if "load" not in options.skip:
             scene.load(options.rounds, options.seconds)
         parts = [] if "criterion" in options.skip else criterion()
-        report = render(scene.subjects, memory, parts, options)
+        report = render(scene.subjects, memory, many_accounts(), parts, options)
     (BENCH / "RESULTS.md").write_text(report)
     print(report)
 
@@ -170,15 +175,22 @@ class Scene:
         self.keys, self.limited, self.unknown = (directory / name for name in ("keys", "limited", "unknown"))
         self.make_keys()
         self.lay_out_nginx()
-        data = directory / "data"
+        # Each server has a ledger, and so a data directory, of its own.
+        data, data_of_direct, data_of_free = (directory / name for name in ("data", "data-direct", "data-free"))
+        shutil.copytree(data, data_of_direct)
+        shutil.copytree(data, data_of_free)
         floor = Server("floor", 18080, [BUILT / "floor", "127.0.0.1:18080"])
-        direct = Server("direct", 18081, [BUILT / "direct", "127.0.0.1:18081", BENCH / "polygate.yaml", data])
-        polygate = Server(
-            "polygate", 18082, [BUILT / "polygate", "serve", "--config", BENCH / "polygate.yaml", "--data", data]
+        direct = Server("direct", 18081, [BUILT / "direct", "127.0.0.1:18081", BENCH / "polygate.yaml", data_of_direct])
+        serve = [BUILT / "polygate", "serve", "--config", BENCH / "polygate.yaml"]
+        polygate = Server("polygate", 18082, [*serve, "--data", data])
+        free = Server(
+            "free",
+            18083,
+            ["env", "POLYGATE_APIS__TOTPGENERATOR__COST=0", *serve, "--data", data_of_free, "--listen", "127.0.0.1:18083"],
         )
         nginx = Server("nginx", 18084, ["nginx", "-p", directory / "nginx", "-c", "nginx.conf"])
         self.polygate = polygate
-        self.servers = [floor, direct, polygate, nginx]
+        self.servers = [floor, direct, polygate, free, nginx]
         self.subjects = [
             Subject("bare hyper POST (the floor)", floor, self.keys),
             Subject("the steps on bare hyper, JSON", direct, self.keys),
@@ -186,6 +198,7 @@ class Scene:
             Subject("Polygate, XML", polygate, self.keys, "application/xml"),
             Subject("Polygate, YAML", polygate, self.keys, "application/yaml"),
             Subject("Polygate, CSV", polygate, self.keys, "text/csv"),
+            Subject("Polygate, JSON, a call that costs nothing", free, self.keys),
             Subject("Polygate, 401 (unknown key)", polygate, self.unknown, status=401),
             Subject("Polygate, 429", polygate, self.limited, status=429),
             Subject("nginx + Lua, JSON", nginx, self.keys),
@@ -238,7 +251,7 @@ class Scene:
     def count_instructions(self):
         """Instructions a request for every row that is a single process: (many - few) / (MANY - FEW)."""
         for subject in self.subjects:
-            if subject.server.name != "nginx":
+            if subject.server.name not in ("nginx", "free"):
                 few, many = (self.instructions_of(subject, count) for count in (FEW, MANY))
                 subject.instructions = (many - few) / (MANY - FEW)
                 print(f"{subject.name}: {subject.instructions:.0f} instructions", file=sys.stderr)
@@ -278,7 +291,7 @@ def running(servers):
 
 def criterion():
     """What `cargo bench` measured: (name, nanoseconds, bytes or None) of each part, in order of name."""
-    cargo("bench", "--bench", "chain", "--bench", "formats", "--", "--warm-up-time", 1, "--measurement-time", 2)
+    cargo("bench", "--bench", "chain", "--bench", "formats", "--bench", "ledger", "--", "--warm-up-time", 1, "--measurement-time", 2)
     parts = []
     for file in sorted((ROOT / "target" / "criterion").glob("**/new/benchmark.json")):
         about = json.loads(file.read_text())
@@ -288,10 +301,48 @@ def criterion():
     return parts
 
 
+def many_accounts():
+    """Start of a server with ACCOUNTS accounts that have all been charged this month: milliseconds until it listens, and
+    resident memory; the same after a kill, with RECORDS records in the journal that are not in the database."""
+    with tempfile.TemporaryDirectory(prefix="polygate-bench-") as directory:
+        data = Path(directory) / "data"
+        output(BUILT / "polygate", "keys", "create", "--data", data, "--config", BENCH / "polygate.yaml")
+        now = int(time.time())
+        midnight = now - now % 86400
+        database = sqlite3.connect(data / "polygate.db")
+        with database:
+            numbers = range(2, ACCOUNTS + 1)
+            database.executemany(
+                "INSERT INTO account (id, email, plan, signed_up_unix_s) VALUES (?1, ?1 || '@example.com', 'bench', ?2)",
+                ((number, now) for number in numbers),
+            )
+            database.executemany(
+                "INSERT INTO api_key (id, account_id, hash, prefix, last_four, name, created_unix_s)"
+                " VALUES (?1, ?1, ?2, 'pg-000000', '0000', '', ?3)",
+                ((number, hashlib.sha256(b"%d" % number).digest(), now) for number in numbers),
+            )
+            database.executemany(
+                "INSERT INTO credit (account_id, period_start_unix_s, ceiling, used, bonus_used) VALUES (?, ?, 1000, 5, 0)",
+                ((number, midnight) for number in numbers),
+            )
+        database.close()
+        command = [BUILT / "polygate", "serve", "--config", BENCH / "polygate.yaml", "--data", data]
+        server = Server("many", 18082, command)
+        figures = []
+        for records in (0, RECORDS):
+            if records:
+                output(BUILT / "records", data, records, ACCOUNTS)
+            started = time.monotonic()
+            server.start()
+            figures.append(((time.monotonic() - started) * 1e3, server.resident_mib()))
+            server.stop()
+        return figures
+
+
 # The report.
 
 
-def render(subjects, memory, parts, options):
+def render(subjects, memory, starts, parts, options):
     """The whole of RESULTS.md."""
     floor, direct, ours = subjects[0], subjects[1], subjects[2]
     lines = ["# Results of `make bench`", "", *machine(), ""]
@@ -302,6 +353,18 @@ def render(subjects, memory, parts, options):
     lines += ["## Memory", "", "| Polygate, resident | measured | target |", "|---|---|---|"]
     lines += [f"| after the start | {memory[0]:.1f} MiB | ≤ 20 MB |"]
     lines += [f"| after 1,000 requests | {memory[1]:.1f} MiB | |", ""]
+    lines += [
+        "## The start with a history",
+        "",
+        f"{ACCOUNTS:,} accounts with a key each, all of them charged in this month; then the same after a kill that left "
+        f"{RECORDS:,} charges in the journal.",
+        "",
+        "| | until it listens | resident |",
+        "|---|---|---|",
+    ]
+    for name, (milliseconds, resident) in zip(("everything in the database", "with the journal to fold"), starts):
+        lines += [f"| {name} | {milliseconds:,.0f} ms | {resident:.0f} MiB |"]
+    lines += [""]
     lines += ["## Against the targets", "", "| target | measured | reached |", "|---|---|---|"]
     for target, measured, limit in targets(subjects, memory, parts):
         lines.append(f"| {target} ≤ {limit:.4g} | {measured:.3g} | {'yes' if measured <= limit else '**no**'} |")
@@ -372,7 +435,7 @@ def instruction_table(subjects, floor, direct):
 
 def targets(subjects, memory, parts):
     """(what, measured, limit) of each target that this run measured."""
-    floor, direct, ours, xml, yaml, csv, _, _, nginx = subjects
+    floor, direct, ours, xml, yaml, csv, free, _, _, nginx = subjects
     if ours.instructions:
         yield "warp chain, × the same steps on bare hyper, instructions", ours.instructions / direct.instructions, 1.1
     if ours.same:
@@ -381,6 +444,8 @@ def targets(subjects, memory, parts):
         for subject in (xml, yaml, csv):
             kind = subject.name.removeprefix("Polygate, ")
             yield f"full chain, {kind}, × floor, same core", statistics.median(subject.same) / base, 2.2
+        metering = statistics.median(map(operator.sub, ours.same, free.same))
+        yield "metering, journal and fold, µs over a call that costs nothing, same core", metering, 1.0
         for pinning in ("same", "two"):
             share = statistics.median(getattr(ours, pinning)) / statistics.median(getattr(nginx, pinning))
             yield f"full chain, JSON, × nginx + Lua, {pinning} core{'s' * (pinning == 'two')}", share, 0.5

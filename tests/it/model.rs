@@ -30,6 +30,7 @@ const ACCOUNTS: usize = 3;
 const SIGN_UP: u64 = 1_765_924_235;
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a story that went wrong is played again by its seed")]
 fn the_ledger_is_what_the_model_says() {
     let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let seeds = match (number("POLYGATE_MODEL_SEED"), number("POLYGATE_MODEL_SEEDS")) {
