@@ -62,11 +62,12 @@ pub fn run(
     ready: impl FnOnce(),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    let data = config.data.clone();
-    let (gateway, folder) = open(config, clock, report.clone())?;
+    let (data, notices) = (config.data.clone(), config.notices.clone());
+    let (gateway, folder) = open(config, clock.clone(), report.clone())?;
     // Ends last: what the last calls cost is folded.
     let _folding = folder::watch(folder)?;
-    let _watching = keyring::watch(gateway.keyring.clone(), Store::open(&data)?, report)?;
+    let _watching = keyring::watch(gateway.keyring.clone(), Store::open(&data)?, report.clone())?;
+    let _delivering = edge::notices::watch(&notices, Store::open(&data)?, clock, report)?;
     // The server first asks whether to stop when its threads are there.
     let shutdown = async {
         ready();
@@ -79,7 +80,7 @@ pub fn run(
 ///
 /// The data directory must be there, and this process have it to itself ([`Store::lock_for_serving`]).
 pub fn open(config: Config, clock: Clock, report: Report) -> Result<(Arc<Gateway>, Folder), RunError> {
-    let rules = NoticeRules { plans: config.plans.clone(), channels: Vec::new() };
+    let rules = NoticeRules { plans: config.plans.clone(), channels: edge::notices::channels(&config.notices) };
     let ledger = Store::open(&config.data)?;
     // Balances go on where the ledger stands, so it is folded before the keys are read.
     let folder = folder::open(&config.data, ledger, rules, config.durability, clock.clone(), report)?;

@@ -18,10 +18,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use lettre::message::Mailbox;
 
 use self::reader::{Log, Node};
 use self::tree::{FILE_BYTES_MAX, Tree};
+use crate::pure::hidden::Hidden;
 use crate::pure::plan::{Plan, Rate};
+use crate::pure::webhook::{Endpoint, SigningSecret};
 
 /// The default configuration with a comment for every key; as a file it changes nothing.
 pub const DEFAULT_YAML: &str = include_str!("default.yaml");
@@ -52,6 +55,8 @@ pub struct Config {
     pub exhausted_status: u16,
     /// What happens when `Accept` excludes every format.
     pub not_acceptable: NotAcceptable,
+    /// How accounts are told that they have used most of their credits.
+    pub notices: Notices,
     /// Sizes, counts and times.
     pub limits: Limits,
     /// How long the database remembers.
@@ -164,6 +169,50 @@ pub enum NotAcceptable {
     Refuse,
     /// JSON all the same.
     SendJson,
+}
+
+/// The ways by which notices are delivered. Default none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notices {
+    /// The operator's own system, which is told of all accounts.
+    pub webhook: Option<Webhook>,
+    /// Mail to the account's address.
+    pub email: Option<Email>,
+}
+
+/// A receiver of webhooks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Webhook {
+    /// Where messages are posted to.
+    pub url: Endpoint,
+    /// What they are signed with.
+    pub secret: SigningSecret,
+}
+
+/// A mail server that takes messages to anybody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Email {
+    /// Its name or IP address.
+    pub server: String,
+    /// Default 587.
+    pub port: u16,
+    /// How the connection is encrypted. Default STARTTLS.
+    pub tls: MailTls,
+    /// User name and password, where it asks for them.
+    pub login: Option<(String, Hidden<String>)>,
+    /// Who the messages are from.
+    pub from: Mailbox,
+}
+
+/// How a connection to a mail server is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MailTls {
+    /// By STARTTLS (RFC 3207); a server that does not offer it is sent nothing.
+    Starttls,
+    /// From the first byte (RFC 8314, section 3.3).
+    Implicit,
+    /// Not at all.
+    None,
 }
 
 /// What a charge outlives once its call has been answered.

@@ -124,6 +124,11 @@ impl<'a> Node<'a> {
         self.value.is_some().then_some(self)
     }
 
+    /// Whether there is an empty text.
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(&self.value, Some(Tree::Text(text) | Tree::Variable(text)) if text.is_empty())
+    }
+
     /// A whole number within bounds, both included.
     pub(super) fn whole(self, low: u64, high: u64) -> Option<u64> {
         let must = format!("a whole number from {low} to {high}");

@@ -7,8 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::reader::{Block, Node};
-use super::{Access, Api, Apis, Config, Durability, LISTEN_WANTED, Limits, NotAcceptable, Retention};
+use super::{
+    Access, Api, Apis, Config, Durability, Email, LISTEN_WANTED, Limits, MailTls, NotAcceptable, Notices, Retention,
+    Webhook,
+};
+use crate::pure::hidden::Hidden;
 use crate::pure::plan::{Plan, Rate};
+use crate::pure::webhook::{Endpoint, SigningSecret};
 
 /// The most credits a plan can give.
 const CREDITS_MAX: u64 = 1_000_000_000_000;
@@ -24,6 +29,8 @@ const PLAN_NAME_MAX: usize = 32;
 const PATH_BYTES_MAX: usize = 4_096;
 /// The least room for a request head: the HTTP library's own lower bound.
 const HEADER_BYTES_MIN: u64 = 8_192;
+/// The longest name of a host (RFC 1035, section 2.3.4), and the longest of other texts about mail, in bytes.
+const TEXT_BYTES_MAX: usize = 253;
 /// The longest of all times, seconds.
 const TIME_S_MAX: u64 = 3_600;
 /// The longest that anything is kept, days.
@@ -49,6 +56,7 @@ pub(super) fn config(top: Node<'_>) -> Option<Config> {
     let open = top.take("open").block().and_then(open);
     let apis = top.take("apis").block().and_then(apis);
     let answers = top.take("answers").block().and_then(answers);
+    let notices = top.take("notices").block().and_then(notices);
     let limits = top.take("limits").block().and_then(limits);
     let retention = top.take("retention").block().and_then(retention);
     top.finish();
@@ -64,6 +72,7 @@ pub(super) fn config(top: Node<'_>) -> Option<Config> {
         apis: apis?,
         exhausted_status,
         not_acceptable,
+        notices: notices?,
         limits: limits?,
         retention: retention?,
     })
@@ -163,6 +172,65 @@ fn answers(mut block: Block<'_>) -> Option<(u16, NotAcceptable)> {
     });
     block.finish();
     Some((exhausted_status?, not_acceptable?))
+}
+
+fn notices(mut block: Block<'_>) -> Option<Notices> {
+    let webhook = block.take("webhook").block().and_then(webhook);
+    let email = block.take("email").block().and_then(email);
+    block.finish();
+    Some(Notices { webhook: webhook?, email: email? })
+}
+
+fn webhook(mut block: Block<'_>) -> Option<Option<Webhook>> {
+    let url = block.take("url");
+    let secret = block.take("secret");
+    block.finish();
+    if url.is_empty() && secret.is_empty() {
+        return Some(None);
+    }
+    let url = wanted(url, "an http or https address without a user name", Endpoint::parse);
+    let secret = wanted(secret, "whsec_ and 24 to 64 bytes in base64", SigningSecret::parse);
+    Some(Some(Webhook { url: url?, secret: secret? }))
+}
+
+fn email(mut block: Block<'_>) -> Option<Option<Email>> {
+    let [server, username, password, from] = ["server", "username", "password", "from"].map(|key| block.take(key));
+    let port = block.take("port").whole(1, u16::MAX.into()).and_then(|port| u16::try_from(port).ok());
+    let tls = block.take("tls").text("starttls, implicit or none", |word| match word {
+        "starttls" => Some(MailTls::Starttls),
+        "implicit" => Some(MailTls::Implicit),
+        "none" => Some(MailTls::None),
+        _ => None,
+    });
+    block.finish();
+    if [&server, &username, &password, &from].into_iter().all(Node::is_empty) {
+        return port.and(tls).map(|_| None);
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let server = wanted(server, "the name or IP address of a host", |text| {
+        let name = text.len() <= TEXT_BYTES_MAX && text.chars().all(plain);
+        (name || text.parse::<IpAddr>().is_ok()).then(|| text.to_owned())
+    });
+    let login = login(username, password);
+    let from = wanted(from, "an e-mail address, with or without a name", |text| {
+        text.parse().ok().filter(|_| text.len() <= TEXT_BYTES_MAX)
+    });
+    Some(Some(Email { server: server?, port: port?, tls: tls?, login: login?, from: from? }))
+}
+
+fn login(username: Node<'_>, password: Node<'_>) -> Option<Option<(String, Hidden<String>)>> {
+    if username.is_empty() && password.is_empty() {
+        return Some(None);
+    }
+    let short = |text: &str| (text.len() <= TEXT_BYTES_MAX).then(|| text.to_owned());
+    let username = wanted(username, "a text of at most 253 bytes", short);
+    let password = wanted(password, "a text of at most 253 bytes", short).map(Hidden::new);
+    Some(Some((username?, password?)))
+}
+
+/// A text that is empty in the default file, and must not be here.
+fn wanted<T>(node: Node<'_>, must: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    if node.is_empty() { node.wrong("is missing") } else { node.text(must, read) }
 }
 
 fn limits(mut block: Block<'_>) -> Option<Limits> {

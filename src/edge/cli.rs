@@ -19,6 +19,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use ipnet::IpNet;
+use ring::rand::SystemRandom;
 use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
@@ -26,6 +27,7 @@ use crate::RunError;
 use crate::accounts::{self, AccountsError, Expiry, KeyRequest};
 use crate::config::{self, Config, ConfigErrors};
 use crate::pure::bounds::{self, Bounds};
+use crate::pure::webhook::SigningSecret;
 use crate::service::catalog;
 use crate::state::clock::Clock;
 use crate::state::store::{Store, StoreError};
@@ -68,6 +70,9 @@ enum Command {
     /// Show how the APIs were used: calls by how they ended, and credits charged, as a running server last wrote them
     /// down, at most a second ago.
     Usage(usage::Options),
+    /// Follow the notices that accounts get when their credits run out.
+    #[command(subcommand, arg_required_else_help = true)]
+    Notices(NoticesCommand),
     /// Show the plans of the configuration.
     #[command(subcommand, arg_required_else_help = true)]
     Plans(PlansCommand),
@@ -240,6 +245,20 @@ enum CreditsCommand {
 }
 
 #[derive(Debug, Subcommand)]
+enum NoticesCommand {
+    /// List the latest 1,000 deliveries of notices and what came of them; with --json, of every attempt.
+    List {
+        /// Only those to the account with this address.
+        #[arg(long, value_name = "EMAIL")]
+        account: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Print a new secret to sign webhooks with. It is stored nowhere: give it to the configuration and the receiver.
+    Secret,
+}
+
+#[derive(Debug, Subcommand)]
 enum PlansCommand {
     /// List all plans.
     List {
@@ -312,6 +331,12 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Usage(options) => {
             usage::show(&Store::open_existing(&load()?.data)?, &options, Clock::system().unix_s())?
         }
+        Command::Notices(NoticesCommand::List { account, output }) => {
+            let store = Store::open_existing(&load()?.data)?;
+            let account_id = account.map(|email| store.account(&email)).transpose()?.map(|account| account.id);
+            show::deliveries(&store.list_deliveries(account_id)?, output.json)
+        }
+        Command::Notices(NoticesCommand::Secret) => signing_secret()?,
         Command::Plans(PlansCommand::List { output }) => show::plans(&load()?, output.json),
         Command::Config(ConfigCommand::Print) => config::DEFAULT_YAML.to_owned(),
         Command::Config(ConfigCommand::Check) => {
@@ -437,6 +462,12 @@ fn credits(config: &Config, command: CreditsCommand) -> Result<String, Failure> 
             show::grants(&store.list_grants(store.account(&email)?.id)?, output.json)
         }
     })
+}
+
+/// Not in memory that is wiped: it is about to stand on a terminal or in a pipe.
+fn signing_secret() -> Result<String, Failure> {
+    let secret = SigningSecret::generate(&SystemRandom::new()).map_err(|_| AccountsError::NoRandomness)?;
+    Ok(format!("{}\n", *secret))
 }
 
 fn completions(shell: Shell) -> String {

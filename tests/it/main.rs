@@ -8,6 +8,7 @@ mod keys;
 mod layers;
 mod ledger;
 mod model;
+mod notices;
 mod program;
 mod sockets;
 mod spec;

@@ -10,7 +10,9 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::accounts::{CreatedKey, Standing};
 use crate::config::{Api, Apis, Config};
-use crate::state::store::{AccountRow, Backup, Counts, GrantRow, Granted, KeyRow, NoticeRow};
+use crate::state::store::{
+    AccountRow, Backup, Counts, DeliveryRow, DeliveryState, GrantRow, Granted, KeyRow, NoticeRow,
+};
 
 /// The bare key and nothing else, so that scripts can take it as it is; as JSON, with all that is known of it.
 pub(super) fn created(created: &CreatedKey, as_json: bool) -> String {
@@ -181,6 +183,29 @@ pub(super) fn backup(what: &str, backup: &Backup, as_json: bool) -> String {
     } else {
         format!("{what}: {bytes} bytes, accounts: {accounts}, keys: {keys}, credits charged: {credits_used}.\n")
     }
+}
+
+pub(super) fn deliveries(deliveries: &[DeliveryRow], as_json: bool) -> String {
+    if as_json {
+        return json(&deliveries.iter().map(Delivery::from).collect::<Vec<_>>());
+    }
+    let row = |delivery: &DeliveryRow| {
+        let shown = Delivery::from(delivery);
+        [
+            delivery.id.to_string(),
+            delivery.notice.account.clone(),
+            shown.period_start,
+            format!("{} %", delivery.notice.percent),
+            shown.channel.to_owned(),
+            shown.state.to_owned(),
+            delivery.attempts.len().to_string(),
+            shown.next_attempt_at.unwrap_or_else(|| "-".to_owned()),
+            delivery.attempts.last().map(|attempt| attempt.outcome.clone()).unwrap_or_default(),
+        ]
+    };
+    let head =
+        ["ID", "ACCOUNT", "MONTH FROM", "REACHED", "CHANNEL", "STATE", "ATTEMPTS", "NEXT ATTEMPT", "LAST OUTCOME"];
+    table(&head, deliveries.iter().map(row))
 }
 
 pub(super) fn plans(config: &Config, as_json: bool) -> String {
@@ -380,6 +405,51 @@ struct BackupAsJson {
     accounts: u64,
     keys: u64,
     credits_used: u64,
+}
+
+#[derive(Serialize)]
+struct Delivery<'a> {
+    id: i64,
+    account: &'a str,
+    period_start: String,
+    percent: u8,
+    used: u64,
+    max: u64,
+    message_id: String,
+    channel: &'static str,
+    state: &'static str,
+    next_attempt_at: Option<String>,
+    attempts: Vec<Attempt<'a>>,
+}
+
+#[derive(Serialize)]
+struct Attempt<'a> {
+    at: String,
+    outcome: &'a str,
+}
+
+impl<'a> From<&'a DeliveryRow> for Delivery<'a> {
+    fn from(row: &'a DeliveryRow) -> Delivery<'a> {
+        let (state, next_attempt_unix_s) = match row.state {
+            DeliveryState::Pending { next_attempt_unix_s } => ("pending", Some(next_attempt_unix_s)),
+            DeliveryState::Delivered => ("delivered", None),
+            DeliveryState::Abandoned => ("abandoned", None),
+        };
+        let attempts = row.attempts.iter();
+        Delivery {
+            id: row.id,
+            account: &row.notice.account,
+            period_start: moment(row.notice.period.start_unix_s),
+            percent: row.notice.percent,
+            used: row.notice.used,
+            max: row.notice.max,
+            message_id: row.notice.id(),
+            channel: row.channel.as_str(),
+            state,
+            next_attempt_at: next_attempt_unix_s.map(moment),
+            attempts: attempts.map(|row| Attempt { at: moment(row.at_unix_s), outcome: &row.outcome }).collect(),
+        }
+    }
 }
 
 #[derive(Serialize)]

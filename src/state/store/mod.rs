@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::pure::book::Month;
 use crate::pure::bounds::Bounds;
 use crate::pure::key::{ApiKey, KeyHash};
+use crate::pure::notice::Notice;
 use crate::pure::plan::Plan;
 use crate::pure::record::Place;
 use crate::state::tally::Cell;
@@ -260,6 +261,60 @@ pub struct Changes {
     /// The accounts to read again, keys and all; `None` when the reader is too far behind to be told.
     pub accounts: Option<Vec<i64>>,
 }
+
+/// A delivery that is to be tried now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DueDelivery {
+    /// The number it goes by.
+    pub id: i64,
+    /// What is to be told.
+    pub notice: Notice,
+    /// How often it has been tried already.
+    pub attempts: u32,
+}
+
+/// Where a delivery stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliveryState {
+    /// It is to be tried, not before this moment of Unix time.
+    Pending {
+        /// The moment, in seconds.
+        next_attempt_unix_s: u64,
+    },
+    /// The receiver has it.
+    Delivered,
+    /// It is not tried any more.
+    Abandoned,
+}
+
+/// A delivery and all that came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryRow {
+    /// The number it goes by.
+    pub id: i64,
+    /// What is told.
+    pub notice: Notice,
+    /// By which way.
+    pub channel: Channel,
+    /// Where it stands.
+    pub state: DeliveryState,
+    /// Its attempts, the oldest first.
+    pub attempts: Vec<AttemptRow>,
+}
+
+/// One attempt at a delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptRow {
+    /// When it ended.
+    pub at_unix_s: u64,
+    /// What came of it, in a few words.
+    pub outcome: String,
+}
+
+/// The longest outcome that is stored, in characters.
+pub const OUTCOME_CHARS_MAX: usize = 200;
+/// The most deliveries that are listed: the latest.
+pub const DELIVERIES_LISTED_MAX: usize = 1_000;
 
 /// The longest e-mail address, in bytes (RFC 5321, section 4.5.3.1.3, less the angle brackets).
 pub const EMAIL_BYTES_MAX: usize = 254;

@@ -6,6 +6,7 @@
 mod backup;
 mod grants;
 mod ledger;
+mod outbox;
 mod retention;
 mod usage;
 
