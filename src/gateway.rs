@@ -14,19 +14,20 @@ use http::{HeaderValue, header};
 
 use crate::config::{Access, Config};
 use crate::pure::accept::Choice;
-use crate::pure::envelope::Dialect;
+use crate::pure::envelope::{Answer, Dialect};
 use crate::pure::fault::Fault;
 use crate::pure::format::Style;
 use crate::pure::input::{BodyKind, Input};
 use crate::pure::key::KeyHash;
-use crate::pure::totp::{Otp, Params};
-use crate::pure::usage::Outcome;
-use crate::service::catalog::{Catalog, Route};
-use crate::service::totp;
+use crate::pure::totp::Params;
+use crate::pure::usage::{Outcome, View};
+use crate::service::catalog::{Catalog, Route, Service};
+use crate::service::{analytics, totp};
 use crate::state::clock::Clock;
 use crate::state::keyring::{Entry, Keyring};
 use crate::state::limiter::{AddressLimiter, Quota, Verdict};
 use crate::state::meter::{Caller, Hold, Meter};
+use crate::state::usage::UsageReader;
 
 /// What all calls share.
 pub struct Gateway {
@@ -38,6 +39,8 @@ pub struct Gateway {
     pub keyring: Arc<Keyring>,
     /// Where charges and refusals are written down.
     pub meter: Arc<Meter>,
+    /// How accounts have used the APIs.
+    pub usage: UsageReader,
     /// The limits of callers without a key.
     pub addresses: AddressLimiter,
     /// The time.
@@ -46,9 +49,16 @@ pub struct Gateway {
 
 impl Gateway {
     /// A gateway to what is in `catalog`, over the keys in `keyring`.
-    pub fn new(config: Config, catalog: Catalog, keyring: Arc<Keyring>, meter: Arc<Meter>, clock: Clock) -> Gateway {
+    pub fn new(
+        config: Config,
+        catalog: Catalog,
+        keyring: Arc<Keyring>,
+        meter: Arc<Meter>,
+        usage: UsageReader,
+        clock: Clock,
+    ) -> Gateway {
         let addresses = AddressLimiter::new(config.open, config.limits.open_addresses, clock.clone());
-        Gateway { config, catalog, keyring, meter, addresses, clock }
+        Gateway { config, catalog, keyring, meter, usage, addresses, clock }
     }
 }
 
@@ -165,19 +175,25 @@ pub struct Received {
 /// The parameters are understood and within their rules.
 pub struct Decoded {
     route: Arc<Route>,
-    params: Params,
+    asked: Asked,
+}
+
+/// What is asked of the service.
+enum Asked {
+    Otp(Params),
+    Usage(View),
 }
 
 /// The credits that the call will cost are set aside.
 pub struct Held {
-    params: Params,
+    asked: Asked,
     hold: Option<Hold>,
 }
 
 /// The work is done.
 pub struct Answered {
     /// What the service answered.
-    pub otp: Otp,
+    pub answer: Answer,
     /// The credits set aside; given back when this is dropped uncommitted.
     pub hold: Option<Hold>,
 }
@@ -280,20 +296,27 @@ impl Call<Admitted> {
 /// What is asked for? Query and body become parameters; the first fault is the one reported.
 pub fn decode(call: Call<Received>) -> Flow<Decoded> {
     match read(&call.state) {
-        Ok(params) => Ok(call.with(|Received { request, .. }| Decoded { route: request.route, params })),
+        Ok(asked) => Ok(call.with(|Received { request, .. }| Decoded { route: request.route, asked })),
         Err(fault) => Err(call.refuse(fault)),
     }
 }
 
-fn read(Received { request, body }: &Received) -> Result<Params, Fault> {
+fn read(Received { request, body }: &Received) -> Result<Asked, Fault> {
     // What cannot be read at all is refused before what is read badly.
     let kind = if body.is_empty() { None } else { Some(body_kind(request)?) };
-    let mut input = Input::new(Params::NAMES);
+    let service = request.route.service;
+    let mut input = Input::new(match service {
+        Service::Totp => Params::NAMES,
+        Service::Analytics => View::NAMES,
+    });
     input.read_query(request.head.uri.query().unwrap_or_default())?;
     if let Some(kind) = kind {
         input.read_body(kind, body)?;
     }
-    Params::read(&input)
+    match service {
+        Service::Totp => Params::read(&input).map(Asked::Otp),
+        Service::Analytics => View::read(&input).map(Asked::Usage),
+    }
 }
 
 /// How the body is written, if the route reads such bodies.
@@ -322,18 +345,30 @@ pub fn reserve(call: Call<Decoded>) -> Flow<Held> {
         },
         _ => None,
     };
-    Ok(call.with(|Decoded { params, .. }| Held { params, hold }))
+    Ok(call.with(|Decoded { asked, .. }| Held { asked, hold }))
 }
 
 /// The work itself. A panic in a service is the caller's 500 and nobody else's trouble.
 pub async fn invoke(call: Call<Held>) -> Flow<Answered> {
-    let Held { params, hold } = call.state;
-    let now_unix_s = call.context.now_unix_s;
-    let done = panic::catch_unwind(AssertUnwindSafe(|| totp::generate(&params, now_unix_s)));
-    match done.unwrap_or(Err(Fault::Internal)) {
-        Ok(otp) => Ok(Call { context: call.context, state: Answered { otp, hold } }),
-        Err(fault) => Err(Refused { context: call.context, fault }),
+    let Call { context, state: Held { asked, hold } } = call;
+    let done = match asked {
+        Asked::Otp(params) => {
+            let made = panic::catch_unwind(AssertUnwindSafe(|| totp::generate(&params, context.now_unix_s)));
+            made.unwrap_or(Err(Fault::Internal)).map(Answer::Otp)
+        }
+        Asked::Usage(view) => usage(&context, view).await,
+    };
+    match done {
+        Ok(answer) => Ok(Call { context, state: Answered { answer, hold } }),
+        Err(fault) => Err(Refused { context, fault }),
     }
+}
+
+/// What the caller's account has used: a caller without a key has none.
+async fn usage(context: &Context, view: View) -> Result<Answer, Fault> {
+    let caller = context.caller.as_ref().ok_or(Fault::KeyRequired)?;
+    let usage = analytics::usage(&context.gateway.usage, &caller.account, view, context.now_unix_s).await?;
+    Ok(Answer::Usage(Box::new(usage)))
 }
 
 /// Charges the call. After this nothing can refuse it any more; before it, nothing has been charged.

@@ -30,6 +30,7 @@ use crate::state::folder::{self, FoldError, Folder};
 use crate::state::keyring::{self, Keyring, KeyringError};
 use crate::state::report::Report;
 use crate::state::store::{NoticeRules, Store, StoreError};
+use crate::state::usage::UsageReader;
 
 /// Why serving ended, or never began.
 #[derive(Debug, thiserror::Error)]
@@ -83,10 +84,11 @@ pub fn open(config: Config, clock: Clock, report: Report) -> Result<(Arc<Gateway
     let rules = NoticeRules { plans: config.plans.clone(), channels: edge::notices::channels(&config.notices) };
     let ledger = Store::open(&config.data)?;
     // Balances go on where the ledger stands, so it is folded before the keys are read.
-    let folder = folder::open(&config.data, ledger, rules, config.durability, clock.clone(), report)?;
+    let folder = folder::open(&config.data, ledger, rules, config.durability, clock.clone(), report.clone())?;
     let mut store = Store::open(&config.data)?;
     let numbers = store.api_numbers(&NAMES)?;
     let keyring = Arc::new(Keyring::load(&store, &config.plans, clock.clone())?);
     let catalog = Catalog::of(&config, &numbers);
-    Ok((Arc::new(Gateway::new(config, catalog, keyring, folder.meter(), clock)), folder))
+    let usage = UsageReader::new(store, report);
+    Ok((Arc::new(Gateway::new(config, catalog, keyring, folder.meter(), usage, clock)), folder))
 }

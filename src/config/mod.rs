@@ -140,6 +140,8 @@ pub struct Apis {
     pub totpgenerator: Api,
     /// `/v1/api/key2otp`, the flat dialect.
     pub key2otp: Api,
+    /// Whether there is `/v1/analytics`, which needs a key and is free of charge.
+    pub analytics: bool,
 }
 
 /// What can be set for an API.

@@ -147,8 +147,15 @@ fn non_zero(number: u64) -> Option<NonZeroU32> {
 fn apis(mut block: Block<'_>) -> Option<Apis> {
     let totpgenerator = block.take("totpgenerator").block().and_then(api);
     let key2otp = block.take("key2otp").block().and_then(api);
+    let analytics = block.take("analytics").block().and_then(analytics);
     block.finish();
-    Some(Apis { totpgenerator: totpgenerator?, key2otp: key2otp? })
+    Some(Apis { totpgenerator: totpgenerator?, key2otp: key2otp?, analytics: analytics? })
+}
+
+fn analytics(mut block: Block<'_>) -> Option<bool> {
+    let enabled = block.take("enabled").yes_no();
+    block.finish();
+    enabled
 }
 
 fn api(mut block: Block<'_>) -> Option<Api> {

@@ -50,6 +50,7 @@ fn the_defaults_are_these() {
         apis: Apis {
             totpgenerator: Api { enabled: true, access: Access::Key, cost: 1 },
             key2otp: Api { enabled: true, access: Access::Open, cost: 1 },
+            analytics: true,
         },
         exhausted_status: 403,
         not_acceptable: NotAcceptable::Refuse,
@@ -99,7 +100,7 @@ fn a_file_names_what_it_changes() {
          default_plan: team-2\n\
          plans:\n  team-2: { credits_a_month: 7, requests_a_minute: 120, burst: 5 }\n  2026: { credits_a_month: 0 }\n\
          open: { requests_a_minute: 10 }\n\
-         apis: { key2otp: { access: key, cost: 0 } }\n\
+         apis: { key2otp: { access: key, cost: 0 }, analytics: { enabled: false } }\n\
          answers: { exhausted_status: 402, not_acceptable: send-json }\n\
          limits: { body_bytes: 32768, drain_timeout_s: 0 }\n\
          retention: { usage_days: 3650 }\n",
@@ -111,7 +112,11 @@ fn a_file_names_what_it_changes() {
         default_plan: team.clone(),
         plans: vec![team, plan("2026", 0, 0, None)],
         open: rate(10, 10),
-        apis: Apis { key2otp: Api { enabled: true, access: Access::Key, cost: 0 }, ..Config::default().apis },
+        apis: Apis {
+            key2otp: Api { enabled: true, access: Access::Key, cost: 0 },
+            analytics: false,
+            ..Config::default().apis
+        },
         exhausted_status: 402,
         not_acceptable: NotAcceptable::SendJson,
         limits: Limits { body_bytes: 32_768, drain_timeout: Duration::ZERO, ..Config::default().limits },
@@ -168,7 +173,11 @@ plans:
   none:
   free: { credits_a_month: 2 }
 open: { requests_a_minute: 1.5 }
-apis: { totpgenerator: { enabled: 'yes', access: everybody }, key2otp: { cost: }, totp: {} }
+apis:
+  totpgenerator: { enabled: 'yes', access: everybody }
+  key2otp: { cost: }
+  analytics: { enabled: 1, cost: 0 }
+  totp: {}
 answers: { exhausted_status: 404, not_acceptable: [] }
 limits: { body_byte: 5, body_bytes: 99999999999999999999999999999999999999999999, header_bytes: 100, connections: ~ }
 retention: { usage_days: 0, deliveries_days: 3651, days: 5 }
@@ -195,6 +204,8 @@ listen: 127.0.0.1:1
   apis.totpgenerator.enabled: must be true or false, not a string
   apis.totpgenerator.access: must be key or open
   apis.key2otp.cost: must be a whole number from 0 to 1000000, not nothing
+  apis.analytics.enabled: must be true or false, not a whole number
+  apis.analytics.cost: unknown key
   apis.totp: unknown key
   answers.exhausted_status: must be 402, 403 or 429
   answers.not_acceptable: must be refuse or send-json, not a list

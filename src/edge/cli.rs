@@ -121,7 +121,7 @@ enum KeysCommand {
         /// When the key expires: 12h, 30d, 2026-12-31, 2026-12-31T18:00:00Z [default: never].
         #[arg(long, value_name = "WHEN")]
         expires: Option<Expiry>,
-        /// An API the key may call; repeat for more [default: all].
+        /// An API the key may call (analytics: what its account has used); repeat for more [default: all].
         #[arg(long = "scope", value_name = "API", value_parser = PossibleValuesParser::new(catalog::NAMES))]
         scopes: Vec<String>,
         /// A network the key may be used from; repeat for more [default: all].

@@ -1,11 +1,13 @@
 //! Dialect and outcome → document. The only file that spells `status`, `error`, `data` and `message`.
 
+use serde::ser::Error as _;
 use serde::{Serialize, Serializer};
 
 use super::fault::Fault;
 use super::format::{self, EncodeError, Format, Style};
 use super::stamp::Stamp;
 use super::totp::{Algorithm, Otp};
+use super::usage::{ApiUsage, Counts, DayUsage, Usage, View};
 
 /// The shape of a route's answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,22 +18,35 @@ pub enum Dialect {
     Flat,
 }
 
+/// What a service has answered.
+#[derive(Debug)]
+pub enum Answer {
+    /// A one-time password.
+    Otp(Otp),
+    /// What an account has used; in the envelope, whatever the dialect.
+    Usage(Box<Usage>),
+}
+
 /// Appends the answer of a successful call to `out`.
-///
-/// CSV holds the rows of `data` alone: the seed's CSV page shows no envelope.
 pub fn success(
     dialect: Dialect,
-    otp: &Otp,
+    answer: &Answer,
     format: Format,
     style: Style,
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
-    match (dialect, format) {
-        (Dialect::Enveloped, Format::Csv) => format::encode(&OtpData::of(otp), format, style, out),
-        (Dialect::Enveloped, _) => {
-            format::encode(&Enveloped { status: "ok", error: None, data: Some(OtpData::of(otp)) }, format, style, out)
-        }
-        (Dialect::Flat, _) => format::encode(&FlatOtp::of(otp), format, style, out),
+    match (answer, dialect) {
+        (Answer::Otp(otp), Dialect::Enveloped) => enveloped(OtpData::of(otp), format, style, out),
+        (Answer::Otp(otp), Dialect::Flat) => format::encode(&FlatOtp::of(otp), format, style, out),
+        (Answer::Usage(usage), _) => enveloped(UsageData::of(usage), format, style, out),
+    }
+}
+
+/// CSV holds the rows of `data` alone: the seed's CSV page shows no envelope.
+fn enveloped(data: impl Serialize, format: Format, style: Style, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    match format {
+        Format::Csv => format::encode(&data, format, style, out),
+        _ => format::encode(&Enveloped { status: "ok", error: None, data: Some(data) }, format, style, out),
     }
 }
 
@@ -107,6 +122,108 @@ impl<'a> OtpData<'a> {
     }
 }
 
+/// All of an account's usage, or a part of it that makes one table.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum UsageData<'a> {
+    All { summary: SummaryData<'a>, daily: Vec<DayData>, apis: Vec<ApiData<'a>> },
+    Summary(SummaryData<'a>),
+    Daily(Vec<DayData>),
+    Apis(Vec<ApiData<'a>>),
+}
+
+impl<'a> UsageData<'a> {
+    fn of(usage: &'a Usage) -> UsageData<'a> {
+        let daily = || usage.daily.iter().map(DayData::of).collect();
+        let apis = || usage.apis.iter().map(ApiData::of).collect();
+        match usage.view {
+            View::All => UsageData::All { summary: SummaryData::of(usage), daily: daily(), apis: apis() },
+            View::Summary => UsageData::Summary(SummaryData::of(usage)),
+            View::Daily => UsageData::Daily(daily()),
+            View::Apis => UsageData::Apis(apis()),
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SummaryData<'a> {
+    plan: &'a str,
+    used: u64,
+    remaining: u64,
+    limit: u64,
+    bonus: u64,
+    renewal: Moment,
+    last_activity: Option<Moment>,
+}
+
+impl<'a> SummaryData<'a> {
+    fn of(usage: &'a Usage) -> SummaryData<'a> {
+        let credits = &usage.credits;
+        SummaryData {
+            plan: &usage.plan,
+            used: credits.used,
+            remaining: credits.remaining,
+            limit: credits.max,
+            bonus: credits.bonus,
+            renewal: Moment(credits.renewal_unix_s),
+            last_activity: usage.last_activity_unix_s.map(Moment),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct DayData {
+    date: Date,
+    #[serde(flatten)]
+    counts: CountsData,
+}
+
+impl DayData {
+    fn of(day: &DayUsage) -> DayData {
+        DayData { date: Date(day.day_start_unix_s), counts: CountsData::of(&day.counts) }
+    }
+}
+
+#[derive(Serialize)]
+struct ApiData<'a> {
+    api: &'a str,
+    #[serde(flatten)]
+    counts: CountsData,
+}
+
+impl<'a> ApiData<'a> {
+    fn of(usage: &'a ApiUsage) -> ApiData<'a> {
+        ApiData { api: &usage.api, counts: CountsData::of(&usage.counts) }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CountsData {
+    calls: u64,
+    ok: u64,
+    client_error: u64,
+    rate_limited: u64,
+    exhausted: u64,
+    server_error: u64,
+    credits: u64,
+}
+
+impl CountsData {
+    fn of(counts: &Counts) -> CountsData {
+        CountsData {
+            calls: counts.calls(),
+            ok: counts.ok,
+            client_error: counts.client_error,
+            rate_limited: counts.rate_limited,
+            exhausted: counts.exhausted,
+            server_error: counts.server_error,
+            credits: counts.credits,
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct FlatOtp<'a> {
     status: &'static str,
@@ -154,6 +271,26 @@ struct Rfc3339(Stamp);
 impl Serialize for Rfc3339 {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(self.0.rfc3339().as_str())
+    }
+}
+
+/// A second of Unix time as `2025-12-16T22:31:00Z`. Past the year 9999 there is no such text, and no answer.
+struct Moment(u64);
+
+impl Serialize for Moment {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let stamp = Stamp::at(self.0).ok_or_else(|| S::Error::custom("past the year 9999"))?;
+        to.serialize_str(stamp.rfc3339().as_str())
+    }
+}
+
+/// The day of a second of Unix time as `2025-12-16`, likewise.
+struct Date(u64);
+
+impl Serialize for Date {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let stamp = Stamp::at(self.0).ok_or_else(|| S::Error::custom("past the year 9999"))?;
+        to.serialize_str(stamp.date().as_str())
     }
 }
 

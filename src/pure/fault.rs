@@ -29,6 +29,8 @@ pub enum Fault {
     InvalidDigits,
     /// `period` is no whole number of seconds from 1 to 300.
     InvalidPeriod,
+    /// `view` is none of the three.
+    InvalidView,
     /// The parameters are well-formed, but no one-time password comes of them.
     OtpFailed(Cow<'static, str>),
     /// The same parameter was sent twice; its name.
@@ -87,7 +89,7 @@ pub enum Fault {
         /// Whole seconds after which the next request will pass.
         retry_after_s: u64,
     },
-    /// The call cannot be charged for now, so it is not answered either. The cause is for the operator alone.
+    /// The call cannot be charged for, or what it asks for not be read, for now. The cause is for the operator alone.
     Unavailable,
     /// Something inside failed. The cause is for the operator's log only.
     Internal,
@@ -122,6 +124,7 @@ impl Fault {
             InvalidAlgorithm => ("invalid-algorithm", 400, "Invalid algorithm. Supported values: sha1, sha256, sha512"),
             InvalidDigits => ("invalid-digits", 400, "Invalid digits. Must be between 6 and 8."),
             InvalidPeriod => ("invalid-period", 400, "Invalid period. Must be between 1 and 300 seconds."),
+            InvalidView => ("invalid-view", 400, "Invalid view. Supported values: summary, daily, apis"),
             OtpFailed(reason) => return ("otp-failed", 400, format!("Failed to generate OTP: {reason}").into()),
             DuplicateParameter(name) => {
                 return ("duplicate-parameter", 400, format!("Duplicate parameter: {name}").into());

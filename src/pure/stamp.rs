@@ -1,4 +1,4 @@
-//! A point in time as text, in the two spellings of the seeds.
+//! A point in time as text, in the two spellings of the seeds, and its day.
 
 use time::OffsetDateTime;
 
@@ -37,6 +37,11 @@ impl Stamp {
         StampText { text: self.text, len: 20 }
     }
 
+    /// Its day, as RFC 3339 has it: `2025-12-16`.
+    pub fn date(&self) -> StampText {
+        StampText { text: self.text, len: 10 }
+    }
+
     /// The seed `key2otp`: `2025-12-16 22:31:00`.
     pub fn spaced(&self) -> StampText {
         let mut text = self.text;
@@ -62,10 +67,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_spellings() {
+    fn all_spellings() {
         let stamp = Stamp::at(1_765_924_260).unwrap();
         assert_eq!(stamp.rfc3339().as_str(), "2025-12-16T22:31:00Z");
         assert_eq!(stamp.spaced().as_str(), "2025-12-16 22:31:00");
+        assert_eq!(stamp.date().as_str(), "2025-12-16");
         assert_eq!(Stamp::at(0).unwrap().rfc3339().as_str(), "1970-01-01T00:00:00Z");
         assert_eq!(Stamp::at(253_402_300_799).unwrap().rfc3339().as_str(), "9999-12-31T23:59:59Z");
     }

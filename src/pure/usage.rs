@@ -2,7 +2,9 @@
 
 use std::iter::Sum;
 
+use super::book::Credits;
 use super::fault::{Fault, Owner};
+use super::input::{Input, Sent};
 
 /// Seconds of an hour.
 pub const HOUR_S: u64 = 3_600;
@@ -119,4 +121,53 @@ pub struct ApiUsage {
     pub api: String,
     /// Its calls.
     pub counts: Counts,
+}
+
+/// What an account is told of its use of the APIs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// What of it was asked for.
+    pub view: View,
+    /// The name of its plan.
+    pub plan: String,
+    /// Where it stands.
+    pub credits: Credits,
+    /// When one of its keys was last used, as Unix time.
+    pub last_activity_unix_s: Option<u64>,
+    /// The calls of each of the last days, today's last.
+    pub daily: Vec<DayUsage>,
+    /// The calls of each API in these days.
+    pub apis: Vec<ApiUsage>,
+}
+
+/// What of its use of the APIs an account asks for: all of it, or a part that makes one table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// Everything.
+    All,
+    /// The plan and its credits.
+    Summary,
+    /// The days.
+    Daily,
+    /// The APIs.
+    Apis,
+}
+
+impl View {
+    /// The parameters by which one is asked for.
+    pub const NAMES: &'static [&'static str] = &["view"];
+
+    /// The view that is asked for; all, when nothing is said.
+    ///
+    /// # Errors
+    /// [`Fault::InvalidView`] when there is none of that name.
+    pub fn read(input: &Input<'_>) -> Result<View, Fault> {
+        match input.text("view") {
+            Sent::Absent => Ok(View::All),
+            Sent::Text("summary") => Ok(View::Summary),
+            Sent::Text("daily") => Ok(View::Daily),
+            Sent::Text("apis") => Ok(View::Apis),
+            _ => Err(Fault::InvalidView),
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{Access, Api, Config};
+use crate::config::{Access, Api, Apis, Config};
 use crate::pure::envelope::Dialect;
 use crate::pure::input::BodyKind;
 
@@ -15,6 +15,8 @@ pub struct Route {
     pub number: u16,
     /// The path, without a trailing slash; with one it is the same route.
     pub path: &'static str,
+    /// What it leads to.
+    pub service: Service,
     /// The shape of the answers.
     pub dialect: Dialect,
     /// Who may call.
@@ -25,29 +27,54 @@ pub struct Route {
     pub bodies: Bodies,
 }
 
+/// What a call reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// The generator of one-time passwords.
+    Totp,
+    /// What an account is told of its own use of the APIs.
+    Analytics,
+}
+
+impl Route {
+    /// What it answers to; the `Allow` header (RFC 9110 section 10.2.1).
+    pub fn methods(&self) -> &'static str {
+        if self.takes_post() { METHODS } else { "GET, HEAD, OPTIONS" }
+    }
+
+    /// Whether there is a body that it reads.
+    pub fn takes_post(&self) -> bool {
+        self.bodies != Bodies::None
+    }
+}
+
 /// All routes.
 #[derive(Debug)]
 pub struct Catalog {
     routes: Vec<Arc<Route>>,
 }
 
-/// Every API answers to these; the `Allow` header (RFC 9110 section 10.2.1).
+/// What an API can answer to.
 pub const METHODS: &str = "GET, HEAD, POST, OPTIONS";
 
 /// The names of all APIs, enabled or not: what keys can be bound to.
-pub const NAMES: [&str; 2] = ["totpgenerator", "key2otp"];
+pub const NAMES: [&str; 3] = ["totpgenerator", "key2otp", "analytics"];
 
 impl Catalog {
     /// The routes that `config` enables. `numbers` are those by which the ledger knows the APIs of [`NAMES`].
     pub fn of(config: &Config, numbers: &[u16; NAMES.len()]) -> Catalog {
+        let Apis { totpgenerator, key2otp, analytics } = &config.apis;
+        // An account's numbers are for itself, and looking at them costs nothing.
+        let analytics = &Api { enabled: *analytics, access: Access::Key, cost: 0 };
         let rows = [
-            (&config.apis.totpgenerator, "/v1/totpgenerator", Dialect::Enveloped, Bodies::Any),
-            (&config.apis.key2otp, "/v1/api/key2otp", Dialect::Flat, Bodies::JsonAndForm),
+            (totpgenerator, "/v1/totpgenerator", Service::Totp, Dialect::Enveloped, Bodies::Any),
+            (key2otp, "/v1/api/key2otp", Service::Totp, Dialect::Flat, Bodies::JsonAndForm),
+            (analytics, "/v1/analytics", Service::Analytics, Dialect::Enveloped, Bodies::None),
         ];
         let named = NAMES.into_iter().zip(*numbers).zip(rows);
-        let route = |((name, number), (api, path, dialect, bodies)): ((_, _), (&Api, _, _, _))| {
+        let route = |((name, number), (api, path, service, dialect, bodies)): ((_, _), (&Api, _, _, _, _))| {
             let Api { enabled, access, cost } = *api;
-            enabled.then(|| Arc::new(Route { name, number, path, dialect, access, cost, bodies }))
+            enabled.then(|| Arc::new(Route { name, number, path, service, dialect, access, cost, bodies }))
         };
         Catalog { routes: named.filter_map(route).collect() }
     }
@@ -62,14 +89,11 @@ impl Catalog {
     pub fn operations(&self) -> impl Iterator<Item = (&'static str, &'static str, Vec<u16>)> + use<> {
         const ANY: [u16; 11] = [200, 400, 401, 403, 404, 405, 406, 429, 431, 500, 503];
         const WITH_BODY: [u16; 3] = [408, 413, 415];
-        let paths: Vec<_> = self.routes.iter().map(|route| route.path).collect();
-        paths.into_iter().flat_map(|path| {
-            [
-                (path, "GET", ANY.to_vec()),
-                (path, "HEAD", ANY.to_vec()),
-                (path, "POST", [&ANY[..], &WITH_BODY].concat()),
-                (path, "OPTIONS", vec![204, 431]),
-            ]
+        let routes: Vec<_> = self.routes.iter().map(|route| (route.path, route.takes_post())).collect();
+        routes.into_iter().flat_map(|(path, takes_post)| {
+            let post = takes_post.then(|| (path, "POST", [&ANY[..], &WITH_BODY].concat()));
+            let rest = [("GET", ANY.to_vec()), ("HEAD", ANY.to_vec()), ("OPTIONS", vec![204, 431])];
+            rest.map(|(method, statuses)| (path, method, statuses)).into_iter().chain(post)
         })
     }
 }
@@ -77,6 +101,8 @@ impl Catalog {
 /// Which request bodies a route reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bodies {
+    /// None at all, and so no POST.
+    None,
     /// JSON and form, as the seed `key2otp`.
     JsonAndForm,
     /// JSON, form, multipart, XML and YAML.
@@ -87,6 +113,7 @@ impl Bodies {
     /// The media types, for people and for the `Accept` header of a 415.
     pub fn media_types(self) -> &'static str {
         match self {
+            Bodies::None => "",
             Bodies::JsonAndForm => "application/json, application/x-www-form-urlencoded",
             Bodies::Any => {
                 "application/json, application/x-www-form-urlencoded, multipart/form-data, application/xml, application/yaml"
@@ -96,6 +123,10 @@ impl Bodies {
 
     /// Whether a body of this kind is read.
     pub fn include(self, kind: BodyKind<'_>) -> bool {
-        self == Bodies::Any || matches!(kind, BodyKind::Json | BodyKind::Form)
+        match self {
+            Bodies::None => false,
+            Bodies::JsonAndForm => matches!(kind, BodyKind::Json | BodyKind::Form),
+            Bodies::Any => true,
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! All keys that are good, in memory: one look-up finds everything that a call needs to know of its caller.
 //!
-//! The database is never asked during a call. Commands that change it in other processes are noticed by [`watch`],
-//! which reads again what the change log names.
+//! The database is never asked for a key during a call. Commands that change it in other processes are noticed by
+//! [`watch`], which reads again what the change log names.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};

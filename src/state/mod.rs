@@ -10,3 +10,4 @@ pub mod report;
 pub mod routine;
 pub mod store;
 pub mod tally;
+pub mod usage;

@@ -8,6 +8,7 @@ use polygate::edge::http::cors::EXPOSED;
 use polygate::edge::http::documents::{self, OPENAPI_YAML};
 use polygate::service::catalog::Catalog;
 use quick_xml::events::Event;
+use serde_json::map::Entry;
 use serde_json::{Value, json};
 
 use crate::golden;
@@ -33,7 +34,7 @@ fn described() -> Operations {
 
 #[test]
 fn paths_methods_and_statuses_are_the_catalogs() {
-    let catalog = Catalog::of(&Config::default(), &[1, 2]);
+    let catalog = Catalog::of(&Config::default(), &[1, 2, 3]);
     let mut operations = Operations::new();
     for (path, method, statuses) in catalog.operations().chain(documents::operations()) {
         operations.insert((path.to_owned(), method.to_owned()), statuses.into_iter().collect());
@@ -157,7 +158,14 @@ fn xml_value(description: &Value, schema: &Value, body: &str) -> Value {
                 } else {
                     Value::Object(children)
                 };
-                open.last_mut().unwrap().1.insert(name, value);
+                match open.last_mut().unwrap().1.entry(name) {
+                    Entry::Occupied(mut items) if items.key() == "item" => {
+                        items.get_mut().as_array_mut().unwrap().push(value);
+                    }
+                    Entry::Vacant(items) if items.key() == "item" => drop(items.insert(json!([value]))),
+                    Entry::Vacant(member) => drop(member.insert(value)),
+                    Entry::Occupied(member) => panic!("{} is there twice", member.key()),
+                }
             }
             Event::Eof => break,
             _ => {}
@@ -168,12 +176,20 @@ fn xml_value(description: &Value, schema: &Value, body: &str) -> Value {
     document
 }
 
-/// Turns the text of what the schema calls an integer into one.
+/// Turns the text of what the schema calls an integer into one, and the items of what it calls an array into one.
 fn numbers(description: &Value, schema: &Value, value: &mut Value) {
-    let schema = resolved(description, schema);
-    let types = &schema["type"];
-    if types == "integer" {
+    let mut schema = resolved(description, schema);
+    if let Some(alternatives) = schema["oneOf"].as_array() {
+        // The first is the whole, in which the others are parts.
+        schema = resolved(description, &alternatives[0]);
+    }
+    if schema["type"] == "integer" {
         *value = value.as_str().unwrap().parse::<u64>().unwrap().into();
+    } else if schema["type"] == "array" {
+        *value = value["item"].take();
+        for item in value.as_array_mut().unwrap() {
+            numbers(description, &schema["items"], item);
+        }
     } else if let Some(members) = value.as_object_mut() {
         for (name, member) in members {
             numbers(description, &schema["properties"][name], member);

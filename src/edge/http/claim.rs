@@ -93,9 +93,9 @@ pub fn open(gateway: &Arc<Gateway>, head: Head, peer: IpAddr) -> Flow<Claimed> {
         return refuse(context, Fault::UnknownApi);
     };
     let may_have_body = match head.method {
-        Method::POST => true,
+        Method::POST if route.takes_post() => true,
         Method::GET | Method::HEAD => false,
-        _ => return refuse(context, Fault::MethodNotAllowed(METHODS)),
+        _ => return refuse(context, Fault::MethodNotAllowed(route.methods())),
     };
     options(&mut context, head.uri.query().unwrap_or_default());
     if !context.acceptable && gateway.config.not_acceptable == NotAcceptable::Refuse {

@@ -35,7 +35,9 @@ pub fn preflight(
         if !claim::fits(&gateway, &head) {
             return std::future::ready(Ok(seal::seal(Err(Refused { context, fault: Fault::HeadersTooLarge }))));
         }
-        let allowed = if documents::is_one(head.uri.path()) { documents::METHODS } else { METHODS };
+        let path = head.uri.path();
+        let of_route = || gateway.catalog.find(path).map_or(METHODS, |route| route.methods());
+        let allowed = if documents::is_one(path) { documents::METHODS } else { of_route() };
         let lines = [
             (header::ALLOW, HeaderValue::from_static(allowed)),
             (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(allowed)),

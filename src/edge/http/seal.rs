@@ -6,7 +6,7 @@ use warp::Rejection;
 use warp::reply::Response;
 
 use crate::gateway::{Answered, Call, Committed, Context, Encoded, Flow, Refused};
-use crate::pure::envelope::{self, Dialect};
+use crate::pure::envelope::{self, Answer, Dialect};
 use crate::pure::fault::Fault;
 use crate::pure::format::{EncodeError, Format, Style};
 use crate::pure::secret::BITS_RECOMMENDED;
@@ -16,13 +16,16 @@ use super::claim;
 use super::headers::{self, X_ERROR_CODE};
 
 /// Writes the answer of a call in the format of the caller.
-pub fn encode(Call { context, state: Answered { otp, hold } }: Call<Answered>) -> Flow<Encoded> {
+pub fn encode(Call { context, state: Answered { answer, hold } }: Call<Answered>) -> Flow<Encoded> {
     let mut body = Vec::with_capacity(BODY_BYTES);
-    let written = envelope::success(context.dialect, &otp, context.choice.format, context.style, &mut body);
+    let written = envelope::success(context.dialect, &answer, context.choice.format, context.style, &mut body);
     if written.is_err() {
         return Err(Refused { context, fault: Fault::Internal });
     }
-    let short_secret_bits = (otp.secret_bits < BITS_RECOMMENDED).then_some(otp.secret_bits);
+    let short_secret_bits = match &answer {
+        Answer::Otp(otp) => (otp.secret_bits < BITS_RECOMMENDED).then_some(otp.secret_bits),
+        Answer::Usage(_) => None,
+    };
     Ok(Call { context, state: Encoded { body, short_secret_bits, hold } })
 }
 

@@ -264,6 +264,14 @@ impl Store {
         Ok(self.connection.pragma_query_value(None, "data_version", |row| row.get(0))?)
     }
 
+    /// Reads as of one moment, whatever is written meanwhile.
+    pub fn at_one_moment<T>(&self, read: impl FnOnce(&Store) -> Result<T>) -> Result<T> {
+        let view = self.connection.unchecked_transaction()?;
+        let result = read(self);
+        view.finish()?;
+        result
+    }
+
     /// Immediate, so that two writers wait for each other at the start and not fail in the middle.
     fn change(&mut self) -> Result<Transaction<'_>> {
         Ok(self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?)
