@@ -153,15 +153,16 @@ fn sum(batch: Batch) -> Fold {
 
 /// Folds once a second from a thread of its own, until the [`Routine`] is dropped, and once more then.
 ///
-/// The operator is told of a fold that fails: once, until one succeeds.
+/// The operator is told of a fold that fails, once, and of the first that succeeds again.
 pub fn watch(mut folder: Folder) -> std::io::Result<Routine> {
     let mut failing = false;
-    routine::start("folder", FOLD_INTERVAL, move || match folder.fold() {
-        Ok(()) => failing = false,
-        Err(error) => {
-            if !std::mem::replace(&mut failing, true) {
-                (folder.report)(&error);
-            }
+    routine::start("folder", FOLD_INTERVAL, move || {
+        let folded = folder.fold();
+        let failed = std::mem::replace(&mut failing, folded.is_err());
+        match folded {
+            Ok(()) if failed => (folder.report)(&"the journal reaches the database again"),
+            Err(error) if !failed => (folder.report)(&error),
+            _ => {}
         }
     })
 }
