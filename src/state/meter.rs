@@ -143,11 +143,7 @@ impl Charging<'_> {
 
     fn charge(&mut self) {
         if self.hold.share.take().is_some() {
-            let mut book = self.hold.balance.book();
-            book.charge(&self.share);
-            if self.tells {
-                book.ceiling_told(&self.share);
-            }
+            self.hold.balance.book().charge(&self.share);
         }
     }
 }
