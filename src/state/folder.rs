@@ -157,6 +157,7 @@ fn sum(batch: Batch) -> Fold {
 pub fn watch(mut folder: Folder) -> std::io::Result<Routine> {
     let mut failing = false;
     routine::start("folder", FOLD_INTERVAL, move || {
+        folder.meter.look();
         let folded = folder.fold();
         let failed = std::mem::replace(&mut failing, folded.is_err());
         match folded {
