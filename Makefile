@@ -4,16 +4,20 @@ CARGO_DENY_VERSION = 0.20.2
 CARGO_FUZZ_VERSION = 0.13.2
 # How long each fuzz target runs, in seconds.
 FUZZ_SECONDS ?= 30
+# How often the server is killed, and the seed of all that is left to chance: a random one where there is none.
+RESTARTS ?= 50
+SEED ?=
 
 # Where rustup puts cargo, for a shell that was opened before Rust was installed.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help cargo run test lint bench fuzz
+.PHONY: help cargo run test chaos lint bench fuzz
 
 help:
 	@echo "make run     build Polygate and start it on 127.0.0.1:8080"
 	@echo "make test    install what the tests need (as root, on Debian or Ubuntu) and run them all"
+	@echo "make chaos   kill the server RESTARTS ($(RESTARTS)) times under load, fill its disk, damage its files: nothing may be lost"
 	@echo "make lint    format, clippy, documentation; licences, sources and advisories of the packages"
 	@echo "make bench   measure, and write bench/RESULTS.md"
 	@echo "make fuzz    run every fuzz target for FUZZ_SECONDS ($(FUZZ_SECONDS)) each"
@@ -30,10 +34,15 @@ run: cargo
 test: cargo
 	tests/setup.sh
 	cargo test --locked
+	python3 tests/chaos/run.py
 	.venv/bin/python tests/readers/check.py
 	.venv/bin/node tests/readers/check.mjs
 	tests/spec/run.sh
 	tests/clients/run.sh
+
+chaos: cargo
+	cargo build --locked
+	python3 tests/chaos/run.py --restarts $(RESTARTS) $(if $(SEED),--seed $(SEED))
 
 lint: cargo
 	cargo fmt --check

@@ -39,15 +39,12 @@ def server(plans, settings=None):
 
     A server that does not end well on SIGTERM is an error too.
     """
-    binary = os.environ.get("POLYGATE") or str(_target_directory() / "debug" / "polygate")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("POLYGATE")}
-    environment.update(settings or {})
     with tempfile.TemporaryDirectory(prefix="polygate-live-") as data:
-        keys = {plan: _new_key(binary, data, environment, plan) for plan in plans}
+        keys = {plan: _new_key(data, settings, plan) for plan in plans}
         port = _free_port()
-        command = [binary, "serve", "--listen", f"127.0.0.1:{port}", "--data", data]
+        command = [binary(), "serve", "--listen", f"127.0.0.1:{port}", "--data", data]
         with open(os.path.join(data, "output"), "w+") as output:
-            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+            process = subprocess.Popen(command, env=environment(settings), stdout=output, stderr=output)
             try:
                 _wait_until_ready(process, port)
                 yield Live(f"http://127.0.0.1:{port}", keys)
@@ -63,13 +60,21 @@ def server(plans, settings=None):
                 process.wait()
 
 
-def _target_directory():
-    return pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+def binary():
+    """The program under test."""
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+    return os.environ.get("POLYGATE") or str(target / "debug" / "polygate")
 
 
-def _new_key(binary, data, environment, plan):
-    command = [binary, "keys", "create", "--data", data, "--account", f"{plan}@example.com", "--plan", plan]
-    return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+def environment(settings=None):
+    """An environment in which nothing of the machine's own settings counts."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("POLYGATE")} | (settings or {})
+
+
+def _new_key(data, settings, plan):
+    command = [binary(), "keys", "create", "--data", data, "--account", f"{plan}@example.com", "--plan", plan]
+    created = subprocess.run(command, env=environment(settings), stdout=subprocess.PIPE, text=True, check=True)
+    return created.stdout.strip()
 
 
 def _free_port():
@@ -99,8 +104,8 @@ def main():
     arguments = parser.parse_args()
     settings = dict(setting.split("=", 1) for setting in arguments.set)
     with server([arguments.plan], settings) as live:
-        environment = {**os.environ, "LIVE_URL": live.url, "LIVE_KEY": live.keys[arguments.plan]}
-        status = subprocess.run(arguments.command, env=environment, check=False).returncode
+        with_key = {**os.environ, "LIVE_URL": live.url, "LIVE_KEY": live.keys[arguments.plan]}
+        status = subprocess.run(arguments.command, env=with_key, check=False).returncode
     sys.exit(status)
 
 

@@ -44,6 +44,8 @@ pub struct Folder {
     directory: PathBuf,
     lineage: Lineage,
     folded: Place,
+    /// Whether damage was found since [`open`]: a ceiling that is lost by it is not told again before the next start.
+    damaged: bool,
     /// How far the store's change log has been looked at.
     seq: i64,
     rules: NoticeRules,
@@ -63,11 +65,13 @@ pub fn open(
 ) -> Result<Folder, FoldError> {
     let directory = data.join(DIRECTORY_NAME);
     let (lineage, mut folded) = store.journal_place()?;
+    let mut damaged = false;
     loop {
         let batch = journal::read(&directory, &lineage, folded, None, RECORDS_MAX)?;
         tell(&batch, &directory, &report)?;
+        damaged |= !batch.damage.is_empty();
         let done = batch.done;
-        let fold = sum(batch);
+        let fold = Fold { damaged, ..sum(batch) };
         if fold.folded != folded {
             store.fold(&fold, &rules, clock.unix_s())?;
             folded = fold.folded;
@@ -79,7 +83,7 @@ pub fn open(
     let journal = Journal::open(&directory, lineage, folded, durability)?;
     let meter = Arc::new(Meter::new(journal, report.clone()));
     let seq = store.changes_since(0)?.seq;
-    Ok(Folder { store, meter, directory, lineage, folded, seq, rules, clock, report })
+    Ok(Folder { store, meter, directory, lineage, folded, damaged: false, seq, rules, clock, report })
 }
 
 impl Folder {
@@ -99,8 +103,10 @@ impl Folder {
         loop {
             let batch = journal::read(&self.directory, &self.lineage, self.folded, Some(end), RECORDS_MAX)?;
             tell(&batch, &self.directory, &self.report)?;
+            self.damaged |= !batch.damage.is_empty();
             let done = batch.done;
-            let fold = Fold { tally: self.meter.tally.take(), changed: std::mem::take(&mut changed), ..sum(batch) };
+            let (tally, changed) = (self.meter.tally.take(), std::mem::take(&mut changed));
+            let fold = Fold { tally, changed, damaged: self.damaged, ..sum(batch) };
             let idle = fold.folded == self.folded && fold.tally.is_empty() && fold.changed.is_empty();
             if !idle && let Err(error) = self.store.fold(&fold, &self.rules, self.clock.unix_s()) {
                 self.meter.tally.put_back(fold.tally);
@@ -147,15 +153,17 @@ fn sum(batch: Batch) -> Fold {
 
 /// Folds once a second from a thread of its own, until the [`Routine`] is dropped, and once more then.
 ///
-/// The operator is told of a fold that fails: once, until one succeeds.
+/// The operator is told of a fold that fails, once, and of the first that succeeds again.
 pub fn watch(mut folder: Folder) -> std::io::Result<Routine> {
     let mut failing = false;
-    routine::start("folder", FOLD_INTERVAL, move || match folder.fold() {
-        Ok(()) => failing = false,
-        Err(error) => {
-            if !std::mem::replace(&mut failing, true) {
-                (folder.report)(&error);
-            }
+    routine::start("folder", FOLD_INTERVAL, move || {
+        folder.meter.look();
+        let folded = folder.fold();
+        let failed = std::mem::replace(&mut failing, folded.is_err());
+        match folded {
+            Ok(()) if failed => (folder.report)(&"the journal reaches the database again"),
+            Err(error) if !failed => (folder.report)(&error),
+            _ => {}
         }
     })
 }

@@ -3,7 +3,8 @@
 //! A call first reserves what it costs; the [`Hold`] it gets is committed once the answer is ready, and gives the
 //! credits back when it is dropped instead, be it by an error, a hang-up or a panic.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::pure::book::{Book, Credits, Opening, Share};
@@ -20,26 +21,50 @@ pub struct Meter {
     /// Calls that cost nothing.
     pub tally: Tally,
     report: Report,
-    /// Whether the last charge could not be written, of which the operator has been told.
-    failing: AtomicBool,
+    /// How writing goes, of which the operator is told: one of the values below.
+    health: AtomicU8,
 }
+
+/// All is well.
+const WELL: u8 = 0;
+/// The last charge could not be written.
+const FAILING: u8 = 1;
+/// The last charge could be written, others before it could not. A disk that is almost full takes small writes.
+const MENDING: u8 = 2;
+/// Nothing has failed since the last look.
+const MENDED: u8 = 3;
 
 impl Meter {
     /// A meter over a journal, with nothing counted.
     pub fn new(journal: Journal, report: Report) -> Meter {
-        Meter { journal, tally: Tally::default(), report, failing: AtomicBool::new(false) }
+        Meter { journal, tally: Tally::default(), report, health: AtomicU8::new(WELL) }
     }
 
-    /// Tells the operator when charges can no longer be written, and when they can again.
+    /// Tells the operator when charges can no longer be written.
     fn watch(&self, written: Result<(), JournalError>) -> Result<(), JournalError> {
-        let failing = written.is_err();
-        if self.failing.load(Ordering::Relaxed) != failing && self.failing.swap(failing, Ordering::Relaxed) != failing {
-            match &written {
-                Ok(()) => (self.report)(&"charges can be written again"),
-                Err(error) => (self.report)(&format_args!("calls that cost something are refused: {error}")),
+        match &written {
+            Ok(()) if self.health.load(Relaxed) != FAILING => {}
+            Ok(()) => drop(self.turn(FAILING, MENDING)),
+            Err(error) => {
+                if self.health.swap(FAILING, Relaxed) == WELL {
+                    (self.report)(&format_args!("calls that cost something are refused: {error}"));
+                }
             }
         }
         written
+    }
+
+    /// Tells the operator when charges can be written again and none has failed from one look to the next.
+    pub fn look(&self) {
+        if self.turn(MENDED, WELL) {
+            (self.report)(&"charges can be written again");
+        }
+        self.turn(MENDING, MENDED);
+    }
+
+    /// Whether health was the one; it is the other then.
+    fn turn(&self, from: u8, to: u8) -> bool {
+        self.health.compare_exchange(from, to, Relaxed, Relaxed).is_ok()
     }
 }
 
@@ -109,8 +134,15 @@ impl Hold {
         let Some(mut charging) = self.join(meter, caller) else { return Ok(()) };
         charging.member.gather().await;
         let end = charging.settle()?;
-        // What could not be made durable has been cut off the journal.
-        meter.journal.durable(end).await.inspect_err(|_| charging.hold.balance.book().uncharge(&charging.share))
+        let durable = meter.journal.durable(end).await;
+        if durable.is_err() {
+            // What could not be made durable has been cut off the journal.
+            charging.hold.balance.book().uncharge(&charging.share);
+        } else if charging.tells {
+            // Not before: no charge that counts may lack the ceiling that it stands under.
+            charging.hold.balance.book().ceiling_told(&charging.share);
+        }
+        durable
     }
 
     fn join(self, meter: &Meter, Caller { account, key, api }: Caller) -> Option<Charging<'_>> {
@@ -143,11 +175,7 @@ impl Charging<'_> {
 
     fn charge(&mut self) {
         if self.hold.share.take().is_some() {
-            let mut book = self.hold.balance.book();
-            book.charge(&self.share);
-            if self.tells {
-                book.ceiling_told(&self.share);
-            }
+            self.hold.balance.book().charge(&self.share);
         }
     }
 }

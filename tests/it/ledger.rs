@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::support::{App, Setup};
+use crate::support::{App, Reports, Setup};
 
 const CALL: &str =
     "POST /v1/totpgenerator\nContent-Type: application/json\nX-API-Key: $key\n\n{\"secret\":\"JBSWY3DPEHPK3PXP\"}";
@@ -124,6 +124,41 @@ async fn a_smaller_plan_is_noticed_without_a_call() {
     app.store().set_plan("test@example.com", &app.gateway.config.plans[1], app.clock.unix_s()).unwrap();
     app.fold();
     assert_eq!(row(&app, "SELECT count(*), min(max) FROM notice"), [3, 10]);
+}
+
+#[tokio::test]
+async fn a_damaged_ceiling_stops_neither_the_charges_under_it_nor_the_server() {
+    let reports = Reports::default();
+    let mut app = App::new(&Setup { plan: "mega".into(), reports: Some(reports.clone()), ..Setup::default() });
+    for _ in 0..3 {
+        assert_eq!(app.send(CALL).await.status, 200);
+    }
+    let segment = app.data.path().join("journal/0000000000000001.journal");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    assert_eq!(bytes[32 + 4], 2, "the first record is a ceiling");
+    bytes[32 + 20] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    app = app.restart();
+    assert!(reports.lock().unwrap().concat().contains("32 bytes at offset 32 are not as they were written"));
+    assert_eq!(row(&app, "SELECT used, ceiling FROM credit"), [3, 3]);
+    assert_eq!(app.send(CALL).await.header("x-api-credits-used"), "4");
+    app.fold();
+    assert_eq!(row(&app, "SELECT used, ceiling FROM credit"), [4, 4_000_000]);
+}
+
+#[tokio::test]
+async fn a_ceiling_that_is_damaged_while_the_server_runs_stops_no_fold() {
+    let reports = Some(Reports::default());
+    let app = App::new(&Setup { plan: "mega".into(), reports, ..Setup::default() });
+    assert_eq!(app.send(CALL).await.status, 200);
+    let segment = app.data.path().join("journal/0000000000000001.journal");
+    let file = std::fs::OpenOptions::new().write(true).open(&segment).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"?", 32 + 20).unwrap();
+    for used in 1..=3 {
+        app.fold();
+        assert_eq!(row(&app, "SELECT used, ceiling FROM credit"), [used, used]);
+        assert_eq!(app.send(CALL).await.status, 200);
+    }
 }
 
 #[test]

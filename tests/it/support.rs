@@ -30,7 +30,11 @@ pub struct Setup {
     pub expires_unix_s: Option<u64>,
     /// Configuration on top of the defaults and of [`PLANS`].
     pub config: String,
+    /// Takes what the operator is told, which is otherwise a failure.
+    pub reports: Option<Reports>,
 }
+
+pub type Reports = Arc<Mutex<Vec<String>>>;
 
 impl Default for Setup {
     fn default() -> Setup {
@@ -40,6 +44,7 @@ impl Default for Setup {
             bounds: Bounds::default(),
             expires_unix_s: None,
             config: String::new(),
+            reports: None,
         }
     }
 }
@@ -61,6 +66,7 @@ pub struct App {
     pub peer: IpAddr,
     pub data: TempDir,
     folder: Mutex<Folder>,
+    reports: Option<Reports>,
 }
 
 impl App {
@@ -84,8 +90,9 @@ impl App {
             expires_unix_s: setup.expires_unix_s,
         };
         store.create_key("test@example.com", plan, &new, setup.now_unix_s).unwrap();
-        let (gateway, folder) = open(config, &clock);
-        App { gateway, key: key.as_str().to_owned(), clock, peer: [192, 0, 2, 1].into(), data, folder }
+        let (gateway, folder) = open(config, &clock, &setup.reports);
+        let (key, peer, reports) = (key.as_str().to_owned(), [192, 0, 2, 1].into(), setup.reports.clone());
+        App { gateway, key, clock, peer, data, folder, reports }
     }
 
     /// Folds the ledger, as a server does each second.
@@ -95,11 +102,11 @@ impl App {
 
     /// The program anew on the same data, after an end that folded nothing.
     pub fn restart(self) -> App {
-        let App { gateway, key, clock, peer, data, folder } = self;
+        let App { gateway, key, clock, peer, data, folder, reports } = self;
         let config = gateway.config.clone();
         drop((gateway, folder));
-        let (gateway, folder) = open(config, &clock);
-        App { gateway, key, clock, peer, data, folder }
+        let (gateway, folder) = open(config, &clock, &reports);
+        App { gateway, key, clock, peer, data, folder, reports }
     }
 
     /// The database, as a command opens it.
@@ -138,8 +145,12 @@ impl App {
     }
 }
 
-fn open(config: Config, clock: &Clock) -> (Arc<Gateway>, Mutex<Folder>) {
-    let report = Arc::new(|message: &dyn fmt::Display| panic!("{message}"));
+fn open(config: Config, clock: &Clock, reports: &Option<Reports>) -> (Arc<Gateway>, Mutex<Folder>) {
+    let reports = reports.clone();
+    let report = Arc::new(move |message: &dyn fmt::Display| match &reports {
+        Some(reports) => reports.lock().unwrap().push(message.to_string()),
+        None => panic!("{message}"),
+    });
     let (gateway, folder) = polygate::open(config, clock.clone(), report).unwrap();
     (gateway, Mutex::new(folder))
 }

@@ -9,7 +9,9 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::pure::book::Opening;
 use crate::pure::record::Charge;
+use crate::state::meter::{Balance, Caller, Meter};
 
 const LINEAGE: Lineage = *b"sixteen bytes of";
 const START: Place = Place { segment: 0, offset_bytes: 0 };
@@ -671,7 +673,54 @@ async fn a_sync_that_fails_takes_back_what_nobody_was_told_of() {
     }
 }
 
+#[tokio::test]
+async fn of_a_disk_that_is_almost_full_the_operator_is_told_once() {
+    let Case { faults, journal, data: _data } = Case::new(Durability::Process);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = Arc::clone(&told);
+    let meter = Meter::new(journal, Arc::new(move |message| tell.lock().unwrap().push(message.to_string())));
+    let balance = Arc::new(Balance::new(Opening { credits_a_month: 10, ..Opening::default() }, 1_765_924_235));
+    let charge = || {
+        let hold = balance.reserve(1, 1_765_924_235).unwrap();
+        hold.commit(&meter, Caller { account: 7, key: 1, api: 1 })
+    };
+    for _ in 0..3 {
+        faults.leave_room(Some(0));
+        charge().await.unwrap_err();
+        meter.look();
+        faults.leave_room(None);
+        charge().await.unwrap();
+        meter.look();
+        assert_eq!(told.lock().unwrap().len(), 1);
+    }
+    meter.look();
+    meter.look();
+    let told = told.lock().unwrap();
+    assert!(told[0].starts_with("calls that cost something are refused: "));
+    assert_eq!(told[1..], ["charges can be written again"]);
+}
+
 /// What a model of the journal may be told to do.
+#[tokio::test]
+async fn a_ceiling_that_could_not_be_made_durable_is_told_again() {
+    let Case { data, faults, journal } = Case::new(Durability::Power);
+    let meter = Meter::new(journal, Arc::new(|_| {}));
+    let opening = Opening { credits_a_month: 10, ..Opening::default() };
+    let balance = Arc::new(Balance::new(opening, 1_765_924_235));
+    let charge = || {
+        let hold = balance.reserve(1, 1_765_924_235).unwrap();
+        hold.commit(&meter, Caller { account: 7, key: 1, api: 1 })
+    };
+    faults.fail_syncs(true);
+    charge().await.unwrap_err();
+    faults.fail_syncs(false);
+    meter.journal.sync().unwrap();
+    charge().await.unwrap();
+    let ceiling = Record::Ceiling { account: 7, unix_s: 1_765_924_235, credits: 10 };
+    let batch = read(&data.path().join("journal"), &LINEAGE, START, None, usize::MAX).unwrap();
+    assert_eq!(batch.records, [ceiling, record(1)]);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     /// So many records, with room for so many bytes.

@@ -104,6 +104,8 @@ pub struct Fold {
     pub folded: Place,
     /// The most that plans have given for months: account, a moment of the month, credits.
     pub ceilings: Vec<(u32, u64, u64)>,
+    /// Whether ceilings may be missing, because something of the journal could not be read.
+    pub damaged: bool,
     /// What was charged.
     pub charges: HashMap<Cell, Charges, ahash::RandomState>,
     /// Calls that cost nothing.

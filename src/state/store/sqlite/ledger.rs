@@ -85,7 +85,7 @@ impl Store {
             used.execute(params![of.key, now_unix_s])?;
         }
         for (&(account, period), &(month, bonus)) in &months {
-            charge(&change, account, period, month, bonus)?;
+            charge(&change, account, period, month, bonus, fold.damaged)?;
         }
         for &account in &fold.changed {
             // One that is numbered higher than any the journal knows has charged nothing.
@@ -138,14 +138,23 @@ fn raise_ceiling(change: &Connection, account: u32, period_start_unix_s: u64, cr
     Ok(())
 }
 
-fn charge(change: &Connection, account: u32, period_start_unix_s: u64, month: u64, bonus: u64) -> Result<()> {
+/// Adds to what an account was charged in a month. Where its ceiling may be missing, the charges prove how high it was.
+fn charge(
+    change: &Connection,
+    account: u32,
+    period_start_unix_s: u64,
+    month: u64,
+    bonus: u64,
+    ceiling_may_be_missing: bool,
+) -> Result<()> {
     raise_ceiling(change, account, period_start_unix_s, 0)?;
     change
         .prepare_cached(
-            "UPDATE credit SET used = used + ?3, bonus_used = bonus_used + ?4 \
+            "UPDATE credit SET used = used + ?3, bonus_used = bonus_used + ?4, \
+                ceiling = iif(?5, max(ceiling, used + ?3), ceiling) \
              WHERE account_id = ?1 AND period_start_unix_s = ?2",
         )?
-        .execute(params![account, period_start_unix_s, month, bonus])?;
+        .execute(params![account, period_start_unix_s, month, bonus, ceiling_may_be_missing])?;
     if bonus > 0 {
         let mut statement = change.prepare_cached("UPDATE bonus SET used = used + ?2 WHERE account_id = ?1")?;
         if statement.execute(params![account, bonus])? == 0 {

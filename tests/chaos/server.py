@@ -1,0 +1,79 @@
+"""The program under test: one server that can be killed, and the commands that change what it serves."""
+
+import pathlib
+import subprocess
+import sys
+import threading
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+import live  # noqa: E402
+
+END_TIMEOUT_S = 30
+READY = b"Polygate listens on http://127.0.0.1:"
+
+
+class Server:
+    """`polygate serve` on a free port, ready when this is made."""
+
+    def __init__(self, directory, number):
+        self._errors = directory / f"errors-{number}"
+        command = [live.binary(), "serve", "--listen", "127.0.0.1:0", *options(directory)]
+        with open(self._errors, "wb") as errors:
+            self._process = subprocess.Popen(command, env=live.environment(), stdout=subprocess.PIPE, stderr=errors)
+        with self._process.stdout as output:
+            line = output.readline()
+        if not line.startswith(READY):
+            self._process.kill()
+            raise RuntimeError(f"the server does not start: it ended with {self.ended()}, saying {self.errors()}")
+        self.port = int(line[len(READY) :])
+
+    def end(self, signal):
+        """Sends a signal, if there is still somebody to hear it."""
+        self._process.send_signal(signal)
+
+    def end_later(self, signal, seconds):
+        """Sends a signal in a while, whatever goes on then."""
+        threading.Timer(seconds, self.end, [signal]).start()
+
+    def ended(self):
+        """Waits until it has ended, and returns its exit code or the signal's number below zero."""
+        return self._process.wait(END_TIMEOUT_S)
+
+    def errors(self):
+        """What it has said on standard error, by line."""
+        return self._errors.read_text().splitlines()
+
+
+class Desk:
+    """Commands beside the server, one at a time, each running while calls go on and servers die."""
+
+    def __init__(self, directory):
+        self._directory = directory
+        self._process = None
+
+    def run(self, *arguments):
+        """Runs a command to its end and returns what it prints."""
+        self.begin(*arguments)
+        return self.end()
+
+    def begin(self, *arguments):
+        """Starts a command, once the one before has ended."""
+        self.end()
+        command = [live.binary(), *(str(argument) for argument in arguments), *options(self._directory)]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, env=live.environment(), stdout=pipe, stderr=pipe, text=True)
+
+    def end(self):
+        """Waits for the command under way, if there is one, and returns what it prints."""
+        if self._process is None:
+            return ""
+        process, self._process = self._process, None
+        output, errors = process.communicate(timeout=END_TIMEOUT_S)
+        if process.returncode != 0 or errors:
+            raise RuntimeError(f"{process.args} ended with {process.returncode}: {errors}")
+        return output
+
+
+def options(directory):
+    """What every command is told: the data directory and the configuration."""
+    return ["--data", str(directory / "data"), "--config", str(directory / "polygate.yaml")]
