@@ -29,7 +29,7 @@ use crate::state::clock::Clock;
 use crate::state::folder::{self, FoldError, Folder};
 use crate::state::keyring::{self, Keyring, KeyringError};
 use crate::state::report::Report;
-use crate::state::store::{NoticeRules, Store, StoreError};
+use crate::state::store::{Store, StoreError};
 use crate::state::usage::UsageReader;
 
 /// Why serving ended, or never began.
@@ -52,9 +52,9 @@ pub enum RunError {
 
 /// Serves `listener` until `shutdown` resolves and calls under way have finished. Blocks the calling thread.
 ///
-/// The data directory is as [`open`] wants it. The listener is bound outside, so that a port of 0 can be asked what it became. `ready` is called once, when all that
-/// can fail at a start has been done. `report` is told of accounts whose plan is not defined and of trouble with the
-/// disk, while serving goes on.
+/// The data directory is as [`open`] wants it. The listener is bound outside, so that a port of 0 can be asked what it
+/// became. `ready` is called once, when all that can fail at a start has been done. `report` is told of accounts whose
+/// plan is not defined, of receivers that cannot be reached and of trouble with the disk, while serving goes on.
 pub fn run(
     config: Config,
     clock: Clock,
@@ -81,10 +81,9 @@ pub fn run(
 ///
 /// The data directory must be there, and this process have it to itself ([`Store::lock_for_serving`]).
 pub fn open(config: Config, clock: Clock, report: Report) -> Result<(Arc<Gateway>, Folder), RunError> {
-    let rules = NoticeRules { plans: config.plans.clone(), channels: edge::notices::channels(&config.notices) };
-    let ledger = Store::open(&config.data)?;
+    let channels = edge::notices::channels(&config.notices);
     // Balances go on where the ledger stands, so it is folded before the keys are read.
-    let folder = folder::open(&config.data, ledger, rules, config.durability, clock.clone(), report.clone())?;
+    let folder = folder::open(&config, Store::open(&config.data)?, channels, clock.clone(), report.clone())?;
     let mut store = Store::open(&config.data)?;
     let numbers = store.api_numbers(&NAMES)?;
     let keyring = Arc::new(Keyring::load(&store, &config.plans, clock.clone())?);

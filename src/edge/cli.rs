@@ -26,10 +26,13 @@ use zeroize::Zeroizing;
 use crate::RunError;
 use crate::accounts::{self, AccountsError, Expiry, KeyRequest};
 use crate::config::{self, Config, ConfigErrors};
+use crate::edge::notices;
 use crate::pure::bounds::{self, Bounds};
 use crate::pure::webhook::SigningSecret;
 use crate::service::catalog;
 use crate::state::clock::Clock;
+use crate::state::folder::{self, FoldError};
+use crate::state::report::Report;
 use crate::state::store::{Store, StoreError};
 
 /// A multi-format, content-negotiating API gateway: keys, limits and credits in front of any API, answered as JSON,
@@ -291,6 +294,8 @@ enum Failure {
     Accounts(#[from] AccountsError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Ledger(#[from] FoldError),
     #[error("cannot listen on {address}: {cause}")]
     Listen { address: SocketAddr, cause: io::Error },
     #[error(transparent)]
@@ -328,9 +333,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Keys(command) => keys(&load()?, command)?,
         Command::Accounts(command) => accounts(&load()?, command)?,
         Command::Credits(command) => credits(&load()?, command)?,
-        Command::Usage(options) => {
-            usage::show(&Store::open_existing(&load()?.data)?, &options, Clock::system().unix_s())?
-        }
+        Command::Usage(options) => usage::show(&settled(&load()?)?, &options, Clock::system().unix_s())?,
         Command::Notices(NoticesCommand::List { account, output }) => {
             let store = Store::open_existing(&load()?.data)?;
             let account_id = account.map(|email| store.account(&email)).transpose()?.map(|account| account.id);
@@ -344,7 +347,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
             "The configuration has no mistakes.\n".to_owned()
         }
         Command::Backup { file, force, output } => {
-            let backup = Store::open_existing(&load()?.data)?.backup(&file, force)?;
+            let backup = settled(&load()?)?.backup(&file, force)?;
             show::backup(&format!("The backup {}", file.display()), &backup, output.json)
         }
         Command::Restore { file, output } => {
@@ -388,8 +391,20 @@ fn serve(config: Config) -> Result<(), Failure> {
         // A server whose output nobody reads serves all the same.
         let _ = print(&Zeroizing::new(show::welcome(address, first.as_ref(), &apis)));
     };
-    let report = Arc::new(|message: &dyn Display| print_error(&format!("polygate: {message}\n")));
-    Ok(crate::run(config, clock, listener, report, ready, stop_signal())?)
+    Ok(crate::run(config, clock, listener, reporter(), ready, stop_signal())?)
+}
+
+/// Where an operator is told of trouble: standard error.
+fn reporter() -> Report {
+    Arc::new(|message: &dyn Display| print_error(&format!("polygate: {message}\n")))
+}
+
+/// The store with all that has been charged, also by a server that was killed.
+fn settled(config: &Config) -> Result<Store, Failure> {
+    let mut store = Store::open_existing(&config.data)?;
+    let channels = notices::channels(&config.notices);
+    folder::settle(config, &mut store, channels, &Clock::system(), &reporter())?;
+    Ok(store)
 }
 
 /// Resolves when the process is asked to stop: by SIGTERM, or by SIGINT from a terminal.
@@ -435,7 +450,10 @@ fn accounts(config: &Config, command: AccountsCommand) -> Result<String, Failure
     let (account, output) = match command {
         AccountsCommand::List { output } => return Ok(show::accounts(&existing()?.list_accounts()?, output.json)),
         AccountsCommand::Show { email, output } => {
-            return Ok(show::standing(&accounts::standing(&existing()?, config, &email, now_unix_s)?, output.json));
+            return Ok(show::standing(
+                &accounts::standing(&settled(config)?, config, &email, now_unix_s)?,
+                output.json,
+            ));
         }
         AccountsCommand::Create { email, plan, output } => {
             let mut store = Store::open(&config.data)?;

@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::Durability;
+use crate::config::{Config, Retention};
 use crate::pure::record::{Place, Record};
+use crate::pure::usage::HOUR_S;
 
 use super::clock::Clock;
 use super::journal::{self, Batch, Journal, JournalError, Lineage};
 use super::meter::{Caller, Meter};
 use super::report::Report;
 use super::routine::{self, Routine};
-use super::store::{Fold, NoticeRules, Store, StoreError};
+use super::store::{Channel, Fold, NoticeRules, Store, StoreError};
 use super::tally::Cell;
 
 /// How often [`watch`] folds. Also how much of what happened statistics may lose when the process is killed.
@@ -21,6 +22,9 @@ pub const FOLD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Records that are folded in one transaction.
 const RECORDS_MAX: usize = 256 * 1024;
+
+/// Rows that are forgotten in an hour. That takes about a second, and keeps up with 100,000 keys that are always in use.
+const PRUNED_ROWS_MAX: usize = 100_000;
 
 /// The journal's place in the data directory.
 const DIRECTORY_NAME: &str = "journal";
@@ -49,41 +53,77 @@ pub struct Folder {
     /// How far the store's change log has been looked at.
     seq: i64,
     rules: NoticeRules,
+    retention: Retention,
     clock: Clock,
     report: Report,
 }
 
-/// Opens the ledger of a data directory, which nobody else may be serving: folds what a process that was killed has left
-/// in the journal, and begins a new segment of it.
+/// Opens the ledger of the data directory of `config`, which nobody else may be serving: catches up with the journal, and
+/// begins a new segment of it. `channels` are the ways by which notices are sent.
 pub fn open(
-    data: &Path,
+    config: &Config,
     mut store: Store,
-    rules: NoticeRules,
-    durability: Durability,
+    channels: Vec<Channel>,
     clock: Clock,
     report: Report,
 ) -> Result<Folder, FoldError> {
-    let directory = data.join(DIRECTORY_NAME);
+    let rules = NoticeRules { plans: config.plans.clone(), channels };
+    let directory = config.data.join(DIRECTORY_NAME);
+    let (lineage, folded) = catch_up(&mut store, &directory, &rules, &clock, &report)?;
+    let journal = Journal::open(&directory, lineage, folded, config.durability)?;
+    let meter = Arc::new(Meter::new(journal, report.clone()));
+    let seq = store.changes_since(0)?.seq;
+    let retention = config.retention.clone();
+    Ok(Folder { store, meter, directory, lineage, folded, damaged: false, seq, rules, retention, clock, report })
+}
+
+/// Folds what a server that was killed has left in the journal, so that what is read from the store is all there is.
+/// Where there is nothing of the kind, or a server has the data directory and does so itself, nothing happens.
+pub fn settle(
+    config: &Config,
+    store: &mut Store,
+    channels: Vec<Channel>,
+    clock: &Clock,
+    report: &Report,
+) -> Result<(), FoldError> {
+    let directory = config.data.join(DIRECTORY_NAME);
+    let (lineage, folded) = store.journal_place()?;
+    // The lock is not taken for nothing: a server that starts meanwhile would find the directory taken.
+    if journal::read(&directory, &lineage, folded, None, 1).is_ok_and(|batch| batch.end == folded) {
+        return Ok(());
+    }
+    let _lock = match Store::lock_for_serving(&config.data) {
+        Err(StoreError::Served(_)) => return Ok(()),
+        taken => taken?,
+    };
+    let rules = NoticeRules { plans: config.plans.clone(), channels };
+    catch_up(store, &directory, &rules, clock, report).map(drop)
+}
+
+/// Folds all that is in the journal, and returns up to where that is.
+fn catch_up(
+    store: &mut Store,
+    directory: &Path,
+    rules: &NoticeRules,
+    clock: &Clock,
+    report: &Report,
+) -> Result<(Lineage, Place), FoldError> {
     let (lineage, mut folded) = store.journal_place()?;
     let mut damaged = false;
     loop {
-        let batch = journal::read(&directory, &lineage, folded, None, RECORDS_MAX)?;
-        tell(&batch, &directory, &report)?;
+        let batch = journal::read(directory, &lineage, folded, None, RECORDS_MAX)?;
+        tell(&batch, directory, report)?;
         damaged |= !batch.damage.is_empty();
         let done = batch.done;
         let fold = Fold { damaged, ..sum(batch) };
         if fold.folded != folded {
-            store.fold(&fold, &rules, clock.unix_s())?;
+            store.fold(&fold, rules, clock.unix_s())?;
             folded = fold.folded;
         }
         if done {
-            break;
+            return Ok((lineage, folded));
         }
     }
-    let journal = Journal::open(&directory, lineage, folded, durability)?;
-    let meter = Arc::new(Meter::new(journal, report.clone()));
-    let seq = store.changes_since(0)?.seq;
-    Ok(Folder { store, meter, directory, lineage, folded, damaged: false, seq, rules, clock, report })
 }
 
 impl Folder {
@@ -121,6 +161,12 @@ impl Folder {
         self.meter.journal.forget(self.folded)?;
         Ok(())
     }
+
+    /// Forgets what is older than it has to be kept.
+    fn prune(&mut self) -> Result<(), FoldError> {
+        self.store.prune(self.clock.unix_s(), &self.retention, PRUNED_ROWS_MAX)?;
+        Ok(())
+    }
 }
 
 /// Tells of damage, and keeps the files in which it is.
@@ -156,9 +202,16 @@ fn sum(batch: Batch) -> Fold {
 /// The operator is told of a fold that fails, once, and of the first that succeeds again.
 pub fn watch(mut folder: Folder) -> std::io::Result<Routine> {
     let mut failing = false;
+    let mut pruned_hour = 0;
     routine::start("folder", FOLD_INTERVAL, move || {
         folder.meter.look();
-        let folded = folder.fold();
+        let mut folded = folder.fold();
+        let hour = folder.clock.unix_s() / HOUR_S;
+        // After the fold: a notice that is forgotten before would be given again.
+        if folded.is_ok() && pruned_hour != hour {
+            folded = folder.prune();
+            pruned_hour = hour;
+        }
         let failed = std::mem::replace(&mut failing, folded.is_err());
         match folded {
             Ok(()) if failed => (folder.report)(&"the journal reaches the database again"),

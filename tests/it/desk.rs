@@ -276,3 +276,31 @@ fn what_is_no_backup_is_not_restored() {
     assert_eq!(desk.fails("backup copy.db").0, 1);
     assert!(!desk.directory.path().join("copy.db").exists());
 }
+
+#[test]
+fn what_a_killed_server_has_charged_is_there_for_the_next_command() {
+    let desk = Desk::new();
+    let key = desk.create("--plan pro");
+    let mut server = Server::start(&desk, "");
+    for _ in 0..7 {
+        assert_eq!(server.call(&key), 200);
+    }
+    server.child.kill().unwrap();
+    server.child.wait().unwrap();
+    // Before or after a fold: all seven are there, and stay there.
+    desk.ok("backup copy.db");
+    for _ in 0..2 {
+        assert_eq!(desk.json("accounts show admin@localhost")["credits"]["together"]["used"], 7);
+        assert_eq!(desk.json("usage --by account")[0]["credits"], 7);
+    }
+    let copy = rusqlite::Connection::open(desk.data().join("../copy.db")).unwrap();
+    let used: u64 = copy.query_row("SELECT sum(used) FROM credit", [], |row| row.get(0)).unwrap();
+    assert_eq!(used, 7);
+    let server = Server::start(&desk, "");
+    assert_eq!(server.call(&key), 200);
+    // A server that runs folds by itself; commands leave its journal alone.
+    desk.ok("accounts show admin@localhost");
+    assert_eq!(server.call(&key), 200);
+    drop(server);
+    assert_eq!(desk.json("accounts show admin@localhost")["credits"]["together"]["used"], 9);
+}

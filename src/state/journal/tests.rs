@@ -700,7 +700,6 @@ async fn of_a_disk_that_is_almost_full_the_operator_is_told_once() {
     assert_eq!(told[1..], ["charges can be written again"]);
 }
 
-/// What a model of the journal may be told to do.
 #[tokio::test]
 async fn a_ceiling_that_could_not_be_made_durable_is_told_again() {
     let Case { data, faults, journal } = Case::new(Durability::Power);
@@ -721,6 +720,7 @@ async fn a_ceiling_that_could_not_be_made_durable_is_told_again() {
     assert_eq!(batch.records, [ceiling, record(1)]);
 }
 
+/// What a model of the journal may be told to do.
 #[derive(Clone, Debug)]
 enum Step {
     /// So many records, with room for so many bytes.

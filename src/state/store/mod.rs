@@ -136,6 +136,13 @@ pub struct NoticeRules {
     pub channels: Vec<Channel>,
 }
 
+impl NoticeRules {
+    /// The plan of this name, if the configuration defines it.
+    pub fn plan(&self, name: &str) -> Option<&Plan> {
+        self.plans.iter().map(|plan| &**plan).find(|plan| plan.name == name)
+    }
+}
+
 /// A way by which notices are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Channel {

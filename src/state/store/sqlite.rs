@@ -370,7 +370,7 @@ fn insert_account(change: &Connection, email: &str, plan: &Plan, now_unix_s: u64
         "INSERT INTO account (email, plan, signed_up_unix_s) VALUES (?1, ?2, ?3)",
         params![email, plan.name, now_unix_s],
     )?;
-    let id = change.last_insert_rowid();
+    let id = numbered(change.last_insert_rowid())?;
     if plan.bonus_credits > 0 {
         change.execute(
             "INSERT INTO credit_grant (account_id, credits, reference, note, at_unix_s) \
@@ -410,7 +410,12 @@ fn insert_key(change: &Connection, account_id: i64, key: &NewKey<'_>, now_unix_s
             ":expires": key.expires_unix_s,
         },
     )?;
-    key_by_id(change, change.last_insert_rowid())
+    key_by_id(change, numbered(change.last_insert_rowid())?)
+}
+
+/// The number of an account or a key, which has to fit into the journal's records.
+fn numbered(id: i64) -> Result<i64> {
+    u32::try_from(id).map(i64::from).map_err(|_| StoreError::TooMuch("there are 4,294,967,295 of these already"))
 }
 
 fn check_sizes(key: &NewKey<'_>) -> Result<()> {

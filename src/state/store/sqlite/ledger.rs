@@ -7,10 +7,12 @@ use uuid::Uuid;
 
 use super::{Result, Store};
 use crate::pure::period::Period;
-use crate::pure::plan::{Plan, THRESHOLDS_PERCENT};
+use crate::pure::plan::THRESHOLDS_PERCENT;
 use crate::pure::record::Place;
 use crate::state::journal::Lineage;
-use crate::state::store::{Fold, NoticeRules, StoreError};
+use crate::state::meter::Caller;
+use crate::state::store::{Charges, Counts, Fold, NoticeRules, StoreError};
+use crate::state::tally::Cell;
 
 impl Store {
     /// The number that this database and its journal have in common, and how far the journal has been folded.
@@ -42,90 +44,115 @@ impl Store {
     /// Adds all of a fold, or nothing of it: charges, usage, notices that became due, and the journal's place.
     pub fn fold(&mut self, fold: &Fold, rules: &NoticeRules, now_unix_s: u64) -> Result<()> {
         let change = self.change()?;
-        let mut accounts = Accounts { connection: &change, known: HashMap::new() };
-        let mut months: HashMap<(u32, u64), (u64, u64)> = HashMap::new();
+        let mut accounts = Accounts { connection: &change, rules, known: HashMap::default() };
         for &(account, unix_s, credits) in &fold.ceilings {
-            let period = accounts.period(account, unix_s)?;
-            raise_ceiling(&change, account, period, credits)?;
+            raise_ceiling(&change, account, accounts.get(account)?.period(unix_s), credits)?;
         }
-        let mut usage = change.prepare_cached(
-            "INSERT INTO usage_hour (account_id, hour_unix_s, key_id, api_id, \
-                ok, client_error, rate_limited, exhausted, server_error, credits) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) \
-             ON CONFLICT DO UPDATE SET ok = ok + excluded.ok, client_error = client_error + excluded.client_error, \
-                rate_limited = rate_limited + excluded.rate_limited, exhausted = exhausted + excluded.exhausted, \
-                server_error = server_error + excluded.server_error, credits = credits + excluded.credits",
-        )?;
-        let mut used = change.prepare_cached(
-            "UPDATE api_key SET last_used_unix_s = ?2 WHERE id = ?1 AND (last_used_unix_s IS NULL OR last_used_unix_s < ?2)",
-        )?;
+        let mut months: HashMap<(u32, u64), (u64, u64), ahash::RandomState> = HashMap::default();
         for (cell, charges) in &fold.charges {
-            let of = cell.caller;
-            let period = accounts.period(of.account, cell.hour_unix_s)?;
-            let month = months.entry((of.account, period)).or_default();
-            *month = (month.0 + charges.month, month.1 + charges.bonus);
-            let credits = charges.month + charges.bonus;
-            usage.execute(params![of.account, cell.hour_unix_s, of.key, of.api, charges.calls, 0, 0, 0, 0, credits])?;
-            used.execute(params![of.key, charges.last_unix_s])?;
+            let Charges { calls, month, bonus, last_unix_s } = *charges;
+            let counts = Counts { ok: calls, credits: month + bonus, ..Counts::default() };
+            count(&change, cell, &counts, last_unix_s)?;
+            // Months begin at midnight, so that an hour is never of two of them.
+            let period = accounts.get(cell.caller.account)?.period(cell.hour_unix_s);
+            let sum = months.entry((cell.caller.account, period)).or_default();
+            *sum = (sum.0 + month, sum.1 + bonus);
         }
         for (cell, counts) in &fold.tally {
-            let of = cell.caller;
-            usage.execute(params![
-                of.account,
-                cell.hour_unix_s,
-                of.key,
-                of.api,
-                counts.ok,
-                counts.client_error,
-                counts.rate_limited,
-                counts.exhausted,
-                counts.server_error,
-                0,
-            ])?;
-            used.execute(params![of.key, now_unix_s])?;
+            count(&change, cell, counts, now_unix_s)?;
         }
         for (&(account, period), &(month, bonus)) in &months {
-            charge(&change, account, period, month, bonus, fold.damaged)?;
+            let used = charge(&change, account, period, month, bonus, fold.damaged)?;
+            // The bonus only raises what the thresholds are parts of.
+            if reached(used, accounts.get(account)?.credits_a_month).next().is_some() {
+                notify(&change, account, period, rules, now_unix_s)?;
+            }
         }
         for &account in &fold.changed {
             // One that is numbered higher than any the journal knows has charged nothing.
             if let Ok(account) = u32::try_from(account) {
-                months.entry((account, accounts.period(account, now_unix_s)?)).or_default();
+                let period = accounts.get(account)?.period(now_unix_s);
+                notify(&change, account, period, rules, now_unix_s)?;
             }
         }
-        for &(account, period) in months.keys() {
-            notify(&change, account, period, rules, now_unix_s)?;
-        }
-        drop((usage, used));
         let Place { segment, offset_bytes } = fold.folded;
         change.execute("UPDATE journal SET segment = ?1, offset_bytes = ?2", params![segment, offset_bytes])?;
         Ok(change.commit()?)
     }
 }
 
-/// When accounts signed up, looked up once a fold.
+/// Accounts, looked up once a fold.
 struct Accounts<'a> {
     connection: &'a Connection,
-    known: HashMap<u32, u64>,
+    rules: &'a NoticeRules,
+    known: HashMap<u32, Known, ahash::RandomState>,
+}
+
+#[derive(Clone, Copy)]
+struct Known {
+    signed_up_unix_s: u64,
+    /// What its plan gives; nothing for a plan that is not defined, so that it is looked at more closely.
+    credits_a_month: u64,
 }
 
 impl Accounts<'_> {
-    /// The start of the account's billing month that holds a moment. Months begin at midnight, so that an hour is
-    /// never of two of them.
-    fn period(&mut self, account: u32, unix_s: u64) -> Result<u64> {
-        let anchor_unix_s = match self.known.get(&account) {
-            Some(&anchor_unix_s) => anchor_unix_s,
-            None => {
-                let mut statement =
-                    self.connection.prepare_cached("SELECT signed_up_unix_s FROM account WHERE id = ?1")?;
-                let found = statement.query_row([account], |row| row.get(0)).optional()?;
-                let anchor_unix_s = found.ok_or(StoreError::UnknownInJournal(account))?;
-                self.known.insert(account, anchor_unix_s);
-                anchor_unix_s
-            }
-        };
-        Ok(Period::containing(anchor_unix_s, unix_s).start_unix_s)
+    fn get(&mut self, account: u32) -> Result<Known> {
+        if let Some(&known) = self.known.get(&account) {
+            return Ok(known);
+        }
+        let mut statement =
+            self.connection.prepare_cached("SELECT signed_up_unix_s, plan FROM account WHERE id = ?1")?;
+        let found = statement.query_row([account], |row| {
+            let plan = self.rules.plan(row.get_ref("plan")?.as_str()?);
+            let credits_a_month = plan.map_or(0, |plan| plan.credits_a_month);
+            Ok(Known { signed_up_unix_s: row.get("signed_up_unix_s")?, credits_a_month })
+        });
+        let known = found.optional()?.ok_or(StoreError::UnknownInJournal(account))?;
+        self.known.insert(account, known);
+        Ok(known)
     }
+}
+
+impl Known {
+    /// The start of the billing month that holds a moment.
+    fn period(self, unix_s: u64) -> u64 {
+        Period::containing(self.signed_up_unix_s, unix_s).start_unix_s
+    }
+}
+
+/// Adds to the usage of an hour.
+fn count(change: &Connection, cell: &Cell, counts: &Counts, last_unix_s: u64) -> Result<()> {
+    let Cell { caller: Caller { account, key, api }, hour_unix_s } = *cell;
+    let Counts { ok, client_error, rate_limited, exhausted, server_error, credits } = *counts;
+    change
+        .prepare_cached(
+            "INSERT INTO usage_hour (account_id, hour_unix_s, key_id, api_id, \
+                ok, client_error, rate_limited, exhausted, server_error, credits) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) \
+             ON CONFLICT DO UPDATE SET ok = ok + excluded.ok, client_error = client_error + excluded.client_error, \
+                rate_limited = rate_limited + excluded.rate_limited, exhausted = exhausted + excluded.exhausted, \
+                server_error = server_error + excluded.server_error, credits = credits + excluded.credits",
+        )?
+        .execute(params![
+            account,
+            hour_unix_s,
+            key,
+            api,
+            ok,
+            client_error,
+            rate_limited,
+            exhausted,
+            server_error,
+            credits
+        ])?;
+    // To the minute: a key that is always in use is not written each second.
+    change
+        .prepare_cached(
+            "UPDATE api_key SET last_used_unix_s = ?2 \
+             WHERE id = ?1 AND (last_used_unix_s IS NULL OR last_used_unix_s <= ?2 - 60)",
+        )?
+        .execute(params![key, last_unix_s])?;
+    Ok(())
 }
 
 fn raise_ceiling(change: &Connection, account: u32, period_start_unix_s: u64, credits: u64) -> Result<()> {
@@ -138,7 +165,8 @@ fn raise_ceiling(change: &Connection, account: u32, period_start_unix_s: u64, cr
     Ok(())
 }
 
-/// Adds to what an account was charged in a month. Where its ceiling may be missing, the charges prove how high it was.
+/// Adds to what an account was charged in a month, and returns what that is now, month and bonus together. Where its
+/// ceiling may be missing, the charges prove how high it was.
 fn charge(
     change: &Connection,
     account: u32,
@@ -146,22 +174,37 @@ fn charge(
     month: u64,
     bonus: u64,
     ceiling_may_be_missing: bool,
-) -> Result<()> {
-    raise_ceiling(change, account, period_start_unix_s, 0)?;
-    change
-        .prepare_cached(
+) -> Result<u64> {
+    let add = || {
+        let mut statement = change.prepare_cached(
             "UPDATE credit SET used = used + ?3, bonus_used = bonus_used + ?4, \
                 ceiling = iif(?5, max(ceiling, used + ?3), ceiling) \
-             WHERE account_id = ?1 AND period_start_unix_s = ?2",
-        )?
-        .execute(params![account, period_start_unix_s, month, bonus, ceiling_may_be_missing])?;
+             WHERE account_id = ?1 AND period_start_unix_s = ?2 RETURNING used + bonus_used",
+        )?;
+        let what = params![account, period_start_unix_s, month, bonus, ceiling_may_be_missing];
+        statement.query_row(what, |row| row.get(0)).optional()
+    };
+    let used = match add()? {
+        Some(used) => used,
+        None => {
+            // The first of the month, of the bonus or behind damage: all others come behind their ceiling.
+            raise_ceiling(change, account, period_start_unix_s, 0)?;
+            add()?.unwrap_or(0)
+        }
+    };
     if bonus > 0 {
         let mut statement = change.prepare_cached("UPDATE bonus SET used = used + ?2 WHERE account_id = ?1")?;
         if statement.execute(params![account, bonus])? == 0 {
             return Err(StoreError::UnknownInJournal(account));
         }
     }
-    Ok(())
+    Ok(used)
+}
+
+/// The thresholds that `used` of `max` credits have reached; none of nothing.
+fn reached(used: u64, max: u64) -> impl Iterator<Item = u64> {
+    let (used, max) = (u128::from(used), u128::from(max));
+    THRESHOLDS_PERCENT.into_iter().filter(move |&percent| used > 0 && used * 100 >= u128::from(percent) * max)
 }
 
 /// Notes which thresholds an account has reached in a month and has not been told of, and puts what is to be sent into
@@ -178,28 +221,19 @@ fn notify(
          WHERE account_id = ?1 AND period_start_unix_s = ?2",
     )?;
     let found = statement.query_row(params![account, period_start_unix_s], |row| {
-        let plan: String = row.get("plan")?;
-        let defined = rules.plans.iter().find(|known| known.name == plan);
         // A plan that is no longer defined goes on as the ledger knows it.
-        let credits = defined.map_or(row.get("ceiling"), |plan: &std::sync::Arc<Plan>| Ok(plan.credits_a_month))?;
-        Ok((credits, row.get::<_, u64>("used")?))
+        let plan = rules.plan(row.get_ref("plan")?.as_str()?);
+        let credits_a_month = plan.map_or_else(|| row.get("ceiling"), |plan| Ok(plan.credits_a_month))?;
+        Ok((credits_a_month, row.get("used")?))
     });
-    let Some((credits_a_month, used)) = found.optional()? else { return Ok(()) };
-    let reached = |max: u64| {
-        THRESHOLDS_PERCENT
-            .into_iter()
-            .filter(move |&percent| u128::from(used) * 100 >= u128::from(percent) * u128::from(max))
-    };
-    if used == 0 || reached(credits_a_month).next().is_none() {
-        return Ok(());
-    }
+    let Some((credits_a_month, used)): Option<(u64, u64)> = found.optional()? else { return Ok(()) };
     let mut statement = change.prepare_cached(
         "SELECT max(0, coalesce((SELECT granted FROM bonus WHERE account_id = ?1), 0) - \
             (SELECT coalesce(sum(bonus_used), 0) FROM credit WHERE account_id = ?1 AND period_start_unix_s < ?2))",
     )?;
     let bonus: u64 = statement.query_row(params![account, period_start_unix_s], |row| row.get(0))?;
     let max = credits_a_month.saturating_add(bonus);
-    for percent in reached(max) {
+    for percent in reached(used, max) {
         let new = change
             .prepare_cached(
                 "INSERT INTO notice (account_id, period_start_unix_s, percent, used, max, at_unix_s) \
