@@ -79,7 +79,7 @@ pub fn run(
 
 /// All that calls need, over the data directory of `config`, and what folds the ledger behind them.
 ///
-/// The data directory must be there, and this process have it to itself ([`Store::lock_for_serving`]).
+/// The data directory must be there, and this process have it to itself ([`Store::wait_to_serve`]).
 pub fn open(config: Config, clock: Clock, report: Report) -> Result<(Arc<Gateway>, Folder), RunError> {
     let channels = edge::notices::channels(&config.notices);
     // Balances go on where the ledger stands, so it is folded before the keys are read.

@@ -382,7 +382,7 @@ fn serve(config: Config) -> Result<(), Failure> {
     let listener = TcpListener::bind(config.listen).map_err(cannot)?;
     let address = listener.local_addr().map_err(cannot)?;
     let mut store = Store::open(&config.data)?;
-    let _lock = Store::lock_for_serving(&config.data)?;
+    let _lock = Store::wait_to_serve(&config.data)?;
     let clock = Clock::system();
     let first = accounts::first_start(&mut store, &config, clock.unix_s())?;
     drop(store);

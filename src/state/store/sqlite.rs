@@ -39,6 +39,10 @@ const OPEN_LOCK_NAME: &str = "polygate.lock";
 /// Held by the server.
 const SERVE_LOCK_NAME: &str = "serve.lock";
 
+/// How often a server that starts asks for its lock, and how long it waits in between: two seconds in all.
+const SERVE_LOCK_TRIES: u32 = 100;
+const SERVE_LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 /// How long a writer waits for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -93,6 +97,18 @@ impl Store {
             Err(TryLockError::WouldBlock) => Err(StoreError::Served(data.to_owned())),
             Err(TryLockError::Error(cause)) => Err(cannot(cause)),
         }
+    }
+
+    /// As [`Store::lock_for_serving`], for a server that starts: a command that folds what another server has left has the
+    /// directory for a moment, which is waited for.
+    pub fn wait_to_serve(data: &Path) -> Result<File> {
+        for _ in 1..SERVE_LOCK_TRIES {
+            match Store::lock_for_serving(data) {
+                Err(StoreError::Served(_)) => std::thread::sleep(SERVE_LOCK_PAUSE),
+                taken => return taken,
+            }
+        }
+        Store::lock_for_serving(data)
     }
 
     /// Makes an account, with the bonus that its plan gives at sign-up.
