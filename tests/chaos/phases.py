@@ -29,6 +29,9 @@ def kill(directory, chooser, restarts, durability):
             email, plan = chooser.choice(trial.emails), chooser.choice(["small", "large", "larger"])
             credits = chooser.randint(1, 500)
             changes = [lambda: trial.set_plan(email, plan), lambda: trial.grant(email, credits), lambda: None]
+            if chooser.random() < 0.3:
+                # While the server starts, this folds what the one before has left.
+                trial.desk.begin("accounts", "show", email)
             trial.until_killed(chooser.choice(changes))
         server = trial.serve()
         trial.load.run(server.port, at_most_s=KILL_S[1])
