@@ -188,7 +188,7 @@ def torn(directory, chooser, times):
 
             server = trial.serve()
             trial.load.run(server.port, at_most_s=0.2)
-            trial.stop(server, f"({path.name}): {wanted};")
+            trial.stop(server, *(f"({path.name}): {text}" for text in wanted))
             expected.update(trial.acknowledged())
             charged = trial.charged()
             trial.expect(charged == expected, f"{wanted}: {charged} is charged, not {expected}")
@@ -199,18 +199,23 @@ def torn(directory, chooser, times):
 
 
 def damage(content, records, chooser, number):
-    """A segment's content as a broken disk may leave it: cut short within a record, or with one bit turned over.
+    """A segment's content as a broken disk may leave it: cut short within a record, or with a bit turned over.
 
-    Returns it with the records that are lost by that, and what the server is to say of it.
+    Returns it with the records that are lost by that, and what the server is to say of it, line by line.
     """
     if number % 2:
         first = chooser.choice(records).offset_bytes
         lost = [record for record in records if record.offset_bytes >= first]
         kept_bytes = chooser.randrange(1, ledger.RECORD_BYTES)
-        return content[: first + kept_bytes], lost, f"{kept_bytes} bytes at offset {first} are a record cut short"
-    # The first time a ceiling, without which what follows it is more than the account is known to have had.
-    lost = chooser.choice([record for record in records if (record.kind == ledger.CEILING) == (number == 0)])
+        return content[: first + kept_bytes], lost, [f"{kept_bytes} bytes at offset {first} are a record cut short"]
+    if number == 0:
+        # An account's ceilings, without which it seems to have been charged for more than it had.
+        ceilings = [record for record in records if record.kind == ledger.CEILING]
+        lost = [record for record in ceilings if record.account == ceilings[0].account]
+    else:
+        lost = [chooser.choice([record for record in records if record.kind == ledger.CHARGE])]
     turned = bytearray(content)
-    turned[lost.offset_bytes + chooser.randrange(ledger.RECORD_BYTES)] ^= 1 << chooser.randrange(8)
-    wanted = f"{ledger.RECORD_BYTES} bytes at offset {lost.offset_bytes} are not as they were written"
-    return bytes(turned), [lost], wanted
+    for record in lost:
+        turned[record.offset_bytes + chooser.randrange(ledger.RECORD_BYTES)] ^= 1 << chooser.randrange(8)
+    offsets = [record.offset_bytes for record in lost]
+    return bytes(turned), lost, [f"{ledger.RECORD_BYTES} bytes at offset {at} are not as they were" for at in offsets]
