@@ -18,8 +18,9 @@ pub mod pure;
 pub mod service;
 pub mod state;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::TcpListener;
+use std::pin::pin;
 use std::sync::Arc;
 
 use crate::config::Config;
@@ -69,11 +70,16 @@ pub fn run(
     let _folding = folder::watch(folder)?;
     let _watching = keyring::watch(gateway.keyring.clone(), Store::open(&data)?, report.clone())?;
     let _delivering = edge::notices::watch(&notices, Store::open(&data)?, clock, report)?;
-    // The server first asks whether to stop when its threads are there.
-    let shutdown = async {
-        ready();
-        shutdown.await;
-    };
+    let mut shutdown = pin!(shutdown);
+    let mut ready = Some(ready);
+    // The server first asks whether to stop when its threads are there; and what asks it to is listened to from then on.
+    let shutdown = poll_fn(move |context| {
+        let asked = shutdown.as_mut().poll(context);
+        if let Some(ready) = ready.take() {
+            ready();
+        }
+        asked
+    });
     Ok(edge::http::serve::serve(gateway, listener, shutdown)?)
 }
 
