@@ -51,25 +51,25 @@ pub enum RunError {
     Io(#[from] std::io::Error),
 }
 
-/// Serves `listener` until `shutdown` resolves and calls under way have finished. Blocks the calling thread.
+/// Serves `listener` with what [`open`] has made, until `shutdown` resolves and calls under way have finished. Blocks the
+/// calling thread.
 ///
-/// The data directory is as [`open`] wants it. The listener is bound outside, so that a port of 0 can be asked what it
-/// became. `ready` is called once, when all that can fail at a start has been done. `report` is told of accounts whose
-/// plan is not defined, of receivers that cannot be reached and of trouble with the disk, while serving goes on.
+/// The listener is bound outside, so that a port of 0 can be asked what it became. `ready` is called once, when all that
+/// can fail at a start has been done. `report` is told of accounts whose plan is not defined, of receivers that cannot be
+/// reached and of trouble with the disk, while serving goes on.
 pub fn run(
-    config: Config,
-    clock: Clock,
+    gateway: Arc<Gateway>,
+    folder: Folder,
     listener: TcpListener,
     report: Report,
     ready: impl FnOnce(),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    let (data, notices) = (config.data.clone(), config.notices.clone());
-    let (gateway, folder) = open(config, clock.clone(), report.clone())?;
+    let (data, notices, clock) = (&gateway.config.data, &gateway.config.notices, gateway.clock.clone());
     // Ends last: what the last calls cost is folded.
     let _folding = folder::watch(folder)?;
-    let _watching = keyring::watch(gateway.keyring.clone(), Store::open(&data)?, report.clone())?;
-    let _delivering = edge::notices::watch(&notices, Store::open(&data)?, clock, report)?;
+    let _watching = keyring::watch(gateway.keyring.clone(), Store::open(data)?, report.clone())?;
+    let _delivering = edge::notices::watch(notices, Store::open(data)?, clock, report)?;
     let mut shutdown = pin!(shutdown);
     let mut ready = Some(ready);
     // The server first asks whether to stop when its threads are there; and what asks it to is listened to from then on.
