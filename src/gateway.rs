@@ -26,6 +26,7 @@ use crate::service::{analytics, totp};
 use crate::state::clock::Clock;
 use crate::state::keyring::{Entry, Keyring};
 use crate::state::limiter::{AddressLimiter, Quota, Verdict};
+use crate::state::load::Load;
 use crate::state::meter::{Caller, Hold, Meter};
 use crate::state::usage::UsageReader;
 
@@ -43,6 +44,8 @@ pub struct Gateway {
     pub usage: UsageReader,
     /// The limits of callers without a key.
     pub addresses: AddressLimiter,
+    /// How much is going on at once.
+    pub load: Arc<Load>,
     /// The time.
     pub clock: Clock,
 }
@@ -58,7 +61,8 @@ impl Gateway {
         clock: Clock,
     ) -> Gateway {
         let addresses = AddressLimiter::new(config.open, config.limits.open_addresses, clock.clone());
-        Gateway { config, catalog, keyring, meter, usage, addresses, clock }
+        let load = Arc::new(Load::new(&config.limits, &config.trusted_proxies));
+        Gateway { config, catalog, keyring, meter, usage, addresses, load, clock }
     }
 }
 

@@ -19,11 +19,12 @@ pub mod service;
 pub mod state;
 
 use std::future::{Future, poll_fn};
-use std::net::TcpListener;
 use std::pin::pin;
 use std::sync::Arc;
 
 use crate::config::Config;
+use crate::edge::http::serve::Listeners;
+use crate::edge::http::tls;
 use crate::gateway::Gateway;
 use crate::service::catalog::{Catalog, NAMES};
 use crate::state::clock::Clock;
@@ -51,16 +52,16 @@ pub enum RunError {
     Io(#[from] std::io::Error),
 }
 
-/// Serves `listener` with what [`open`] has made, until `shutdown` resolves and calls under way have finished. Blocks the
+/// Serves `listeners` with what [`open`] has made, until `shutdown` resolves and calls under way have finished. Blocks the
 /// calling thread.
 ///
-/// The listener is bound outside, so that a port of 0 can be asked what it became. `ready` is called once, when all that
+/// The listeners are bound outside, so that a port of 0 can be asked what it became. `ready` is called once, when all that
 /// can fail at a start has been done. `report` is told of accounts whose plan is not defined, of receivers that cannot be
 /// reached and of trouble with the disk, while serving goes on.
 pub fn run(
     gateway: Arc<Gateway>,
     folder: Folder,
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     report: Report,
     ready: impl FnOnce(),
     shutdown: impl Future<Output = ()>,
@@ -69,7 +70,9 @@ pub fn run(
     // Ends last: what the last calls cost is folded.
     let _folding = folder::watch(folder)?;
     let _watching = keyring::watch(gateway.keyring.clone(), Store::open(data)?, report.clone())?;
-    let _delivering = edge::notices::watch(notices, Store::open(data)?, clock, report)?;
+    let _delivering = edge::notices::watch(notices, Store::open(data)?, clock, report.clone())?;
+    let listeners = listeners.into();
+    let _renewing = listeners.tls().map(|tls| tls::watch(tls.clone(), report)).transpose()?;
     let mut shutdown = pin!(shutdown);
     let mut ready = Some(ready);
     // The server first asks whether to stop when its threads are there; and what asks it to is listened to from then on.
@@ -80,7 +83,7 @@ pub fn run(
         }
         asked
     });
-    Ok(edge::http::serve::serve(gateway, listener, shutdown)?)
+    Ok(edge::http::serve::serve(gateway, listeners, shutdown)?)
 }
 
 /// All that calls need, over the data directory of `config`, and what folds the ledger behind them.

@@ -9,7 +9,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 # command:package
-wanted="cc:gcc make:make curl:curl chromium:chromium xmllint:libxml2-utils python3:python3 unshare:util-linux mount:mount"
+wanted="cc:gcc make:make curl:curl openssl:openssl h2load:nghttp2-client chromium:chromium xmllint:libxml2-utils python3:python3 unshare:util-linux mount:mount"
 
 missing=""
 for pair in $wanted; do

@@ -35,8 +35,12 @@ pub const LISTEN_WANTED: &str = "an address and port, like 127.0.0.1:8080 or [::
 /// Everything an operator can set, resolved and checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Where the public listener is bound. Default `127.0.0.1:8080`.
-    pub listen: SocketAddr,
+    /// Where the public listeners are bound, at least one. Default `127.0.0.1:8080`.
+    pub listen: Vec<SocketAddr>,
+    /// With what they encrypt. Default not at all.
+    pub tls: Option<Tls>,
+    /// Whether they take HTTP/2 without TLS. Default no.
+    pub http2_prior_knowledge: bool,
     /// The data directory: database and journal. Default `polygate-data`.
     pub data: PathBuf,
     /// What a charge that was answered outlives. Default `process`.
@@ -131,6 +135,15 @@ fn read(file: &Path) -> Result<Tree, String> {
     }
     let text = str::from_utf8(&bytes).map_err(|error| format!("is not UTF-8: {error}"))?;
     Tree::parse(text).map_err(|error| format!("is not readable YAML: {error}"))
+}
+
+/// The files that TLS needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// The chain of certificates, in PEM.
+    pub certificate: PathBuf,
+    /// The private key of its first, in PEM.
+    pub key: PathBuf,
 }
 
 /// The built-in APIs by name.
@@ -236,12 +249,30 @@ pub struct Limits {
     pub header_bytes: usize,
     /// Request header lines. Default 100.
     pub header_count: usize,
-    /// Time for a whole head to arrive, and for an idle keep-alive connection. Default 30 s.
+    /// Time for a TLS handshake. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// Time for a whole head to arrive, from its first byte or from the beginning of the connection. Default 10 s.
     pub header_read_timeout: Duration,
     /// Time for a whole body to arrive. Default 10 s.
     pub body_read_timeout: Duration,
+    /// The least that a body may arrive by, bytes a second, after a time of grace. Default 500.
+    pub body_bytes_a_second: usize,
+    /// Time for a call in all. Default 30 s.
+    pub request_timeout: Duration,
+    /// Time for an answer to be taken. Default 30 s.
+    pub answer_write_timeout: Duration,
+    /// Time after which an idle connection is closed. Default 60 s.
+    pub idle_timeout: Duration,
     /// Connections open at once. Default 10,000.
     pub connections: usize,
+    /// Connections of one client address. Default 256.
+    pub connections_an_address: usize,
+    /// Calls under way at once. Default 5,000.
+    pub requests: usize,
+    /// Streams open at once on an HTTP/2 connection. Default 100.
+    pub http2_streams: usize,
+    /// Streams reset early or by mistake that an HTTP/2 connection outlives. Default 20.
+    pub http2_resets: usize,
     /// Time that calls under way get to finish at shutdown. Default 10 s.
     pub drain_timeout: Duration,
     /// Client addresses remembered for open routes; those beyond share one bucket. Default 100,000.

@@ -129,6 +129,16 @@ impl<'a> Node<'a> {
         matches!(&self.value, Some(Tree::Text(text) | Tree::Variable(text)) if text.is_empty())
     }
 
+    /// Whether there is a list, or a variable that is written as one.
+    pub(super) fn is_list(&self) -> bool {
+        match &self.value {
+            Some(Tree::List(_)) => true,
+            // Not the whole of `[::1]:8080` is in brackets.
+            Some(Tree::Variable(text)) => text.starts_with('[') && text.ends_with(']'),
+            _ => false,
+        }
+    }
+
     /// A whole number within bounds, both included.
     pub(super) fn whole(self, low: u64, high: u64) -> Option<u64> {
         let must = format!("a whole number from {low} to {high}");

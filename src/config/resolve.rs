@@ -1,6 +1,6 @@
 //! From keys and values to [`Config`]: one function a block, in the order of `default.yaml`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::reader::{Block, Node};
 use super::{
     Access, Api, Apis, Config, Durability, Email, LISTEN_WANTED, Limits, MailTls, NotAcceptable, Notices, Retention,
-    Webhook,
+    Tls, Webhook,
 };
 use crate::pure::hidden::Hidden;
 use crate::pure::plan::{Plan, Rate};
@@ -25,6 +25,8 @@ const COST_MAX: u64 = 1_000_000;
 const ENTRIES_MAX: usize = 1_000;
 /// The longest name of a plan, in characters.
 const PLAN_NAME_MAX: usize = 32;
+/// The most listeners.
+const LISTENERS_MAX: usize = 32;
 /// The longest path, bytes: what Linux takes.
 const PATH_BYTES_MAX: usize = 4_096;
 /// The least room for a request head: the HTTP library's own lower bound.
@@ -39,7 +41,9 @@ const RETENTION_DAYS_MAX: u64 = 3_650;
 /// Reads the whole; `None` when a mistake was noted.
 pub(super) fn config(top: Node<'_>) -> Option<Config> {
     let mut top = top.block()?;
-    let listen = top.take("listen").text(LISTEN_WANTED, |address| address.parse().ok());
+    let listen = listen(top.take("listen"));
+    let tls = top.take("tls").block().and_then(tls);
+    let http2_prior_knowledge = top.take("http2_prior_knowledge").yes_no();
     let data = top.take("data").text("the path of a directory", path);
     let durability = top.take("durability").text("process or power", |word| match word {
         "process" => Some(Durability::Process),
@@ -63,6 +67,8 @@ pub(super) fn config(top: Node<'_>) -> Option<Config> {
     let (exhausted_status, not_acceptable) = answers?;
     Some(Config {
         listen: listen?,
+        tls: tls?,
+        http2_prior_knowledge: http2_prior_knowledge?,
         data: data?,
         durability: durability?,
         trusted_proxies: trusted_proxies?,
@@ -76,6 +82,25 @@ pub(super) fn config(top: Node<'_>) -> Option<Config> {
         limits: limits?,
         retention: retention?,
     })
+}
+
+fn listen(node: Node<'_>) -> Option<Vec<SocketAddr>> {
+    let address = |node: Node<'_>| node.text(LISTEN_WANTED, |address| address.parse().ok());
+    if !node.is_list() {
+        return address(node).map(|address| vec![address]);
+    }
+    let items = node.clone().list(LISTENERS_MAX)?;
+    if items.is_empty() { node.wrong("must name at least one address") } else { all(items, address) }
+}
+
+fn tls(mut block: Block<'_>) -> Option<Option<Tls>> {
+    let [certificate, key] = ["certificate", "key"].map(|key| block.take(key));
+    block.finish();
+    if certificate.is_empty() && key.is_empty() {
+        return Some(None);
+    }
+    let [certificate, key] = [certificate, key].map(|node| wanted(node, "the path of a PEM file", path));
+    Some(Some(Tls { certificate: certificate?, key: key? }))
 }
 
 fn path(text: &str) -> Option<PathBuf> {
@@ -248,20 +273,38 @@ fn limits(mut block: Block<'_>) -> Option<Limits> {
     let body_bytes = count("body_bytes", 1, 16 * 1024 * 1024);
     let header_bytes = count("header_bytes", HEADER_BYTES_MIN, 1024 * 1024);
     let header_count = count("header_count", 16, 1_000);
+    let body_bytes_a_second = count("body_bytes_a_second", 1, 1_000_000);
     let connections = count("connections", 1, 1_000_000);
+    let connections_an_address = count("connections_an_address", 1, 1_000_000);
+    let requests = count("requests", 1, 1_000_000);
+    let http2_streams = count("http2_streams", 1, 10_000);
+    let http2_resets = count("http2_resets", 1, 10_000);
     let open_addresses = count("open_addresses", 1, 10_000_000);
     let mut time = |key, low| block.take(key).whole(low, TIME_S_MAX).map(Duration::from_secs);
+    let handshake_timeout = time("handshake_timeout_s", 1);
     let header_read_timeout = time("header_read_timeout_s", 1);
     let body_read_timeout = time("body_read_timeout_s", 1);
+    let request_timeout = time("request_timeout_s", 1);
+    let answer_write_timeout = time("answer_write_timeout_s", 1);
+    let idle_timeout = time("idle_timeout_s", 1);
     let drain_timeout = time("drain_timeout_s", 0);
     block.finish();
     Some(Limits {
         body_bytes: body_bytes?,
         header_bytes: header_bytes?,
         header_count: header_count?,
+        handshake_timeout: handshake_timeout?,
         header_read_timeout: header_read_timeout?,
         body_read_timeout: body_read_timeout?,
+        body_bytes_a_second: body_bytes_a_second?,
+        request_timeout: request_timeout?,
+        answer_write_timeout: answer_write_timeout?,
+        idle_timeout: idle_timeout?,
         connections: connections?,
+        connections_an_address: connections_an_address?,
+        requests: requests?,
+        http2_streams: http2_streams?,
+        http2_resets: http2_resets?,
         drain_timeout: drain_timeout?,
         open_addresses: open_addresses?,
     })

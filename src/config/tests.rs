@@ -35,7 +35,9 @@ fn plan(name: &str, credits_a_month: u64, bonus_credits: u64, rate: Option<Rate>
 fn the_defaults_are_these() {
     let free = plan("free", 1_000, 500, Some(rate(60, 60)));
     let wanted = Config {
-        listen: "127.0.0.1:8080".parse().unwrap(),
+        listen: vec!["127.0.0.1:8080".parse().unwrap()],
+        tls: None,
+        http2_prior_knowledge: false,
         data: "polygate-data".into(),
         durability: Durability::Process,
         trusted_proxies: Vec::new(),
@@ -59,9 +61,18 @@ fn the_defaults_are_these() {
             body_bytes: 16_384,
             header_bytes: 16_384,
             header_count: 100,
-            header_read_timeout: Duration::from_secs(30),
+            handshake_timeout: Duration::from_secs(10),
+            header_read_timeout: Duration::from_secs(10),
             body_read_timeout: Duration::from_secs(10),
+            body_bytes_a_second: 500,
+            request_timeout: Duration::from_secs(30),
+            answer_write_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(60),
             connections: 10_000,
+            connections_an_address: 256,
+            requests: 5_000,
+            http2_streams: 100,
+            http2_resets: 20,
             drain_timeout: Duration::from_secs(10),
             open_addresses: 100_000,
         },
@@ -107,7 +118,7 @@ fn a_file_names_what_it_changes() {
     );
     let team = plan("team-2", 7, 0, Some(rate(120, 5)));
     let wanted = Config {
-        listen: "[::1]:0".parse().unwrap(),
+        listen: vec!["[::1]:0".parse().unwrap()],
         trusted_proxies: ["10.0.0.0/8", "2001:db8::/32", "192.0.2.7/32"].map(|net| net.parse().unwrap()).to_vec(),
         default_plan: team.clone(),
         plans: vec![team, plan("2026", 0, 0, None)],
@@ -145,7 +156,7 @@ fn the_environment_wins() {
     plans[0] = free.clone();
     plans.push(plan("gold", 9, 0, None));
     let mut wanted = Config {
-        listen: "0.0.0.0:80".parse().unwrap(),
+        listen: vec!["0.0.0.0:80".parse().unwrap()],
         data: "2026".into(),
         trusted_proxies: vec!["192.0.2.7/32".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
         plans,
@@ -353,6 +364,45 @@ fn notices_given_by_half_name_what_is_missing() {
         let found = wrong(&format!("notices: {{ {yaml} }}"), &[]);
         assert_eq!(found, format!("the configuration has mistakes:{wanted}"), "{yaml}");
     }
+}
+
+#[test]
+fn one_address_or_several_are_listened_to() {
+    let addresses = |text: &[&str]| text.iter().map(|address| address.parse().unwrap()).collect::<Vec<SocketAddr>>();
+    for (yaml, wanted) in [
+        ("listen: '[::1]:80'", &["[::1]:80"][..]),
+        ("listen: [127.0.0.1:80]", &["127.0.0.1:80"]),
+        ("listen:\n- 0.0.0.0:443\n- '[::]:443'", &["0.0.0.0:443", "[::]:443"]),
+    ] {
+        assert_eq!(loaded(yaml).listen, addresses(wanted), "{yaml}");
+    }
+    for (text, wanted) in [
+        ("[::1]:80", &["[::1]:80"][..]),
+        ("127.0.0.1:80", &["127.0.0.1:80"]),
+        ("['[::1]:80', 127.0.0.1:80]", &["[::1]:80", "127.0.0.1:80"]),
+    ] {
+        assert_eq!(load("", &[("POLYGATE_LISTEN", text)]).unwrap().listen, addresses(wanted), "{text}");
+    }
+    let mistakes = "the configuration has mistakes:\n  ";
+    assert_eq!(wrong("listen: []", &[]), format!("{mistakes}listen: must name at least one address"));
+    let one = "must be an address and port, like 127.0.0.1:8080 or [::1]:8080";
+    assert_eq!(wrong("listen: [127.0.0.1:80, localhost]", &[]), format!("{mistakes}listen[1]: {one}"));
+    assert_eq!(
+        wrong("", &[("POLYGATE_LISTEN", "[5]")]),
+        format!("{mistakes}POLYGATE_LISTEN[0]: {one}, not a whole number")
+    );
+}
+
+#[test]
+fn tls_wants_both_files() {
+    let tls = Tls { certificate: "cert.pem".into(), key: "key.pem".into() };
+    assert_eq!(loaded("tls: { certificate: cert.pem, key: key.pem }").tls, Some(tls));
+    assert_eq!(loaded("tls: { certificate: '', key: '' }").tls, None);
+    let mistakes = "the configuration has mistakes:\n  tls.";
+    assert_eq!(wrong("tls: { certificate: cert.pem }", &[]), format!("{mistakes}key: is missing"));
+    assert_eq!(wrong("tls: { key: key.pem }", &[]), format!("{mistakes}certificate: is missing"));
+    let text = "must be the path of a PEM file, not a whole number";
+    assert_eq!(wrong("tls: { certificate: 5, key: key.pem }", &[]), format!("{mistakes}certificate: {text}"));
 }
 
 #[test]

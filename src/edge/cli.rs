@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ use zeroize::Zeroizing;
 use crate::RunError;
 use crate::accounts::{self, AccountsError, Expiry, KeyRequest};
 use crate::config::{self, Config, ConfigErrors};
+use crate::edge::http::serve::{ListenError, Listeners};
 use crate::pure::bounds::{self, Bounds};
 use crate::pure::webhook::SigningSecret;
 use crate::service::catalog;
@@ -56,9 +57,9 @@ struct Cli {
 enum Command {
     /// Answer calls until told to stop. The first start makes an account and a key, and prints the key.
     Serve {
-        /// Address and port to listen on [default: as configured, 127.0.0.1:8080].
+        /// Address and port to listen on; may be given more than once [default: as configured, 127.0.0.1:8080].
         #[arg(long, value_name = "ADDR", value_parser = parse_listen)]
-        listen: Option<SocketAddr>,
+        listen: Vec<SocketAddr>,
     },
     /// Make, list, revoke and rotate API keys. Running servers follow within a second.
     #[command(subcommand, arg_required_else_help = true)]
@@ -293,8 +294,8 @@ enum Failure {
     Accounts(#[from] AccountsError),
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("cannot listen on {address}: {cause}")]
-    Listen { address: SocketAddr, cause: io::Error },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error(transparent)]
     Run(#[from] RunError),
     #[error("{0}")]
@@ -325,7 +326,8 @@ fn execute(cli: Cli) -> Result<(), Failure> {
     let text = match cli.command {
         Command::Serve { listen } => {
             let config = load()?;
-            return serve(Config { listen: listen.unwrap_or(config.listen), ..config });
+            let listen = if listen.is_empty() { config.listen } else { listen };
+            return serve(Config { listen, ..config });
         }
         Command::Keys(command) => keys(&load()?, command)?,
         Command::Accounts(command) => accounts(&load()?, command)?,
@@ -372,12 +374,11 @@ fn load(file: Option<PathBuf>, data: Option<PathBuf>) -> Result<Config, ConfigEr
     Ok(Config { data: data.unwrap_or(config.data), ..config })
 }
 
-/// Takes the address, the data directory and the ledger before it makes the first key: a start that fails should not have
+/// Takes the addresses, the data directory and the ledger before it makes the first key: a start that fails should not have
 /// made a key that nobody has seen.
 fn serve(config: Config) -> Result<(), Failure> {
-    let cannot = |cause| Failure::Listen { address: config.listen, cause };
-    let listener = TcpListener::bind(config.listen).map_err(cannot)?;
-    let address = listener.local_addr().map_err(cannot)?;
+    let listeners = Listeners::bind(&config)?;
+    let (addresses, is_encrypted) = (listeners.addresses()?, config.tls.is_some());
     let mut store = Store::open(&config.data)?;
     let _lock = Store::wait_to_serve(&config.data)?;
     let clock = Clock::system();
@@ -388,9 +389,9 @@ fn serve(config: Config) -> Result<(), Failure> {
     drop(store);
     let ready = move || {
         // A server whose output nobody reads serves all the same.
-        let _ = print(&Zeroizing::new(show::welcome(address, first.as_ref(), &apis)));
+        let _ = print(&Zeroizing::new(show::welcome(&addresses, is_encrypted, first.as_ref(), &apis)));
     };
-    Ok(crate::run(gateway, folder, listener, reporter(), ready, stop_signal())?)
+    Ok(crate::run(gateway, folder, listeners, reporter(), ready, stop_signal())?)
 }
 
 /// Where an operator is told of trouble: standard error.

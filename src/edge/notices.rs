@@ -78,7 +78,7 @@ fn start(
 ) -> io::Result<Courier> {
     let mut lanes = Vec::new();
     if let Some(webhook) = &config.webhook {
-        lanes.push(Lane::new(Channel::Webhook, Sender::Webhook(webhook::Sender::new(webhook)?)));
+        lanes.push(Lane::new(Channel::Webhook, Sender::Webhook(Box::new(webhook::Sender::new(webhook)?))));
     }
     if let Some(email) = &config.email {
         lanes.push(Lane::new(Channel::Email, Sender::Mail(mail::Sender::new(email)?)));
@@ -137,7 +137,7 @@ struct Lane {
 
 /// What sends by a channel.
 enum Sender {
-    Webhook(webhook::Sender),
+    Webhook(Box<webhook::Sender>),
     Mail(mail::Sender),
 }
 

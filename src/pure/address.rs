@@ -31,6 +31,26 @@ pub fn client_address<'a>(
     client
 }
 
+/// What counts as one client: an IPv4 address, the /64 of IPv6 that one customer is given, and IPv4 written as IPv6 as
+/// IPv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Neighbourhood {
+    /// All of an IPv4 address.
+    V4([u8; 4]),
+    /// The first half of an IPv6 address.
+    V6(u64),
+}
+
+impl Neighbourhood {
+    /// Where `address` lies.
+    pub fn of(address: IpAddr) -> Neighbourhood {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Neighbourhood::V4(address.octets()),
+            IpAddr::V6(address) => Neighbourhood::V6((address.to_bits() >> 64) as u64),
+        }
+    }
+}
+
 /// `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:4711`
 fn parse(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?.trim();

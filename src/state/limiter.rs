@@ -17,6 +17,7 @@ use governor::state::keyed::ShrinkableKeyedStateStore;
 use governor::state::{InMemoryState, NotKeyed, StateStore};
 use governor::{NotUntil, RateLimiter};
 
+use crate::pure::address::Neighbourhood;
 use crate::pure::plan::Rate;
 use crate::state::clock::Clock;
 
@@ -119,22 +120,6 @@ impl AddressLimiter {
         *next_sweep = now + Duration::from_secs(1);
         self.governor.retain_recent();
         self.buckets.0.len() < self.buckets_max
-    }
-}
-
-/// What shares a bucket: an IPv4 address, or the first half of an IPv6 address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Neighbourhood {
-    V4([u8; 4]),
-    V6(u64),
-}
-
-impl Neighbourhood {
-    fn of(address: IpAddr) -> Neighbourhood {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Neighbourhood::V4(address.octets()),
-            IpAddr::V6(address) => Neighbourhood::V6((address.to_bits() >> 64) as u64),
-        }
     }
 }
 

@@ -5,6 +5,7 @@ pub mod folder;
 pub mod journal;
 pub mod keyring;
 pub mod limiter;
+pub mod load;
 pub mod meter;
 pub mod report;
 pub mod routine;

@@ -1,44 +1,61 @@
 //! What only real sockets show: many connections at once, slow clients, what hyper does on its own, and the end.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
+use polygate::config::Config;
+use polygate::edge::http::serve::Listeners;
+use polygate::edge::http::tls;
+use polygate::state::routine::Routine;
 use tokio::sync::oneshot;
 
-use crate::support::{App, Setup};
+use crate::support::{App, Setup, reporter};
 
-/// The program behind a port of its own, until dropped.
-struct Live {
-    address: SocketAddr,
-    app: App,
+/// The program behind ports of its own, until dropped.
+pub struct Live {
+    /// The first of `addresses`.
+    pub address: SocketAddr,
+    pub addresses: Vec<SocketAddr>,
+    pub app: App,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
+    _renewing: Option<Routine>,
 }
 
 impl Live {
-    fn new(setup: &Setup) -> Live {
+    pub fn new(setup: &Setup) -> Live {
         let app = App::new(setup);
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        let mut config = app.gateway.config.clone();
+        if config.listen == Config::default().listen {
+            config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+        }
+        let listeners = Listeners::bind(&config).unwrap();
+        let addresses = listeners.addresses().unwrap();
+        let renewing = listeners.tls().map(|tls| tls::watch(tls.clone(), reporter(&setup.reports)).unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
         let gateway = app.gateway.clone();
         let thread = thread::spawn(move || {
             let shutdown = async { drop(stopped.await) };
-            polygate::edge::http::serve::serve(gateway, listener, shutdown).unwrap();
+            polygate::edge::http::serve::serve(gateway, listeners, shutdown).unwrap();
         });
-        Live { address, app, stop: Some(stop), thread: Some(thread) }
+        Live { address: addresses[0], addresses, app, stop: Some(stop), thread: Some(thread), _renewing: renewing }
     }
 
-    fn connect(&self) -> TcpStream {
+    /// Asks the server to stop.
+    pub fn stop(&mut self) {
+        drop(self.stop.take());
+    }
+
+    pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream
     }
 
     /// Sends bytes, and reads until the other end closes.
-    fn exchange(&self, request: &str) -> String {
+    pub fn exchange(&self, request: &str) -> String {
         let mut stream = self.connect();
         stream.write_all(request.replace('\n', "\r\n").as_bytes()).unwrap();
         let mut answer = String::new();
@@ -80,7 +97,7 @@ fn a_thousand_requests_over_64_connections_admit_exactly_the_limit() {
 }
 
 /// Sends one request on a kept-alive connection and reads its whole answer.
-fn status_of(stream: &mut TcpStream, request: &str) -> u16 {
+pub fn status_of(stream: &mut TcpStream, request: &str) -> u16 {
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = Vec::new();
     let mut chunk = [0; 4096];
@@ -191,7 +208,7 @@ fn a_call_under_way_is_finished_at_shutdown() {
     let mut go_on = [0; 25];
     stream.read_exact(&mut go_on).unwrap();
     assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
-    drop(live.stop.take());
+    live.stop();
     stream.write_all(body.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();

@@ -17,6 +17,7 @@ use polygate::pure::bounds::Bounds;
 use polygate::pure::key::ApiKey;
 use polygate::state::clock::Clock;
 use polygate::state::folder::Folder;
+use polygate::state::report::Report;
 use polygate::state::store::{NewKey, Store};
 use ring::rand::SystemRandom;
 use tempfile::TempDir;
@@ -151,13 +152,17 @@ impl App {
 }
 
 fn open(config: Config, clock: &Clock, reports: &Option<Reports>) -> (Arc<Gateway>, Mutex<Folder>) {
+    let (gateway, folder) = polygate::open(config, clock.clone(), reporter(reports)).unwrap();
+    (gateway, Mutex::new(folder))
+}
+
+/// Takes what the operator is told, which is a failure where nothing is expected.
+pub fn reporter(reports: &Option<Reports>) -> Report {
     let reports = reports.clone();
-    let report = Arc::new(move |message: &dyn fmt::Display| match &reports {
+    Arc::new(move |message: &dyn fmt::Display| match &reports {
         Some(reports) => reports.lock().unwrap().push(message.to_string()),
         None => panic!("{message}"),
-    });
-    let (gateway, folder) = polygate::open(config, clock.clone(), report).unwrap();
-    (gateway, Mutex::new(folder))
+    })
 }
 
 /// An answer as a client sees it; its text is the status, the headers by name, an empty line and the body.

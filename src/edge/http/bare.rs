@@ -13,8 +13,8 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::HeaderMap;
 use http_body_util::BodyExt;
-use hyper::rt::{Read, ReadBufCursor, Write};
 use memchr::memmem;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::gateway::{Gateway, Refused};
 use crate::pure::fault::Fault;
@@ -67,13 +67,13 @@ impl<C> Dressed<C> {
     }
 }
 
-impl<C: Read + Unpin> Read for Dressed<C> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, to: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+impl<C: AsyncRead + Unpin> AsyncRead for Dressed<C> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.connection).poll_read(context, to)
     }
 }
 
-impl<C: Write + Unpin> Write for Dressed<C> {
+impl<C: AsyncWrite + Unpin> AsyncWrite for Dressed<C> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         if this.instead.is_empty() {

@@ -41,8 +41,13 @@ pub fn claim(
 /// line and the path, and reject, for want of a query, most of what is posted.
 pub fn lift<B>(request: http::Request<B>) -> http::Request<B> {
     let (head, body) = request.into_parts();
+    lifted(Head::new(head), body)
+}
+
+/// A lifted request of these parts.
+pub fn lifted<B>(head: Head, body: B) -> http::Request<B> {
     let mut lifted = http::Request::new(body);
-    lifted.extensions_mut().insert(Head::new(head));
+    lifted.extensions_mut().insert(head);
     lifted
 }
 

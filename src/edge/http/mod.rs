@@ -3,11 +3,15 @@
 pub mod bare;
 pub mod body;
 pub mod claim;
+pub mod connection;
 pub mod cors;
 pub mod documents;
 pub mod headers;
+pub mod progress;
 pub mod seal;
 pub mod serve;
+pub mod stream;
+pub mod tls;
 
 use std::convert::Infallible;
 use std::net::IpAddr;

@@ -1,0 +1,239 @@
+//! One connection, from the first byte to the last: encryption, version, and an answer to each request.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{HeaderValue, Method, Request, Version, header};
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tower_service::Service;
+use warp::reply::Response;
+
+use crate::gateway::{Gateway, Head, Refused};
+use crate::pure::fault::Fault;
+
+use super::bare::Dressed;
+use super::progress::{Noted, Progress};
+use super::stream::Stream;
+use super::tls::{H2, Tls};
+use super::{chain, claim, seal};
+
+/// How connections are served, the same for all of them.
+pub struct Server {
+    gateway: Arc<Gateway>,
+    tls: Option<Arc<Tls>>,
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+}
+
+impl Server {
+    /// Connections to `gateway`, encrypted if there is a `tls`.
+    pub fn new(gateway: Arc<Gateway>, tls: Option<Arc<Tls>>) -> Server {
+        let limits = &gateway.config.limits;
+        // hyper answers what is over its own limits without a body. Ours are below, and answered in the caller's format.
+        let header_bytes = limits.header_bytes + HEADROOM_BYTES;
+        let mut http1 = http1::Builder::new();
+        http1
+            .header_read_timeout(None)
+            .max_headers(limits.header_count + HEADROOM_LINES)
+            .max_buf_size(header_bytes.max(limits.body_bytes))
+            .writev(false);
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            .adaptive_window(false)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_send_buf_size(STREAM_WINDOW_BYTES as usize)
+            .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
+            .max_concurrent_streams(u32::try_from(limits.http2_streams).unwrap_or(u32::MAX))
+            .max_pending_accept_reset_streams(limits.http2_resets)
+            .max_local_error_reset_streams(limits.http2_resets)
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT);
+        Server { gateway, tls, http1, http2 }
+    }
+
+    /// Serves one connection to its end. The other end's failures are its own: it hung up, was too slow, or spoke no HTTP.
+    pub async fn serve(self: Arc<Server>, stream: TcpStream, peer: IpAddr, progress: Arc<Progress>) {
+        let Ok((stream, is_http2)) = self.open(stream, &progress).await else { return };
+        let client = Arc::new(Client { gateway: self.gateway.clone(), peer, progress: progress.clone() });
+        let calls = RefCell::new(warp::service(chain(self.gateway.clone(), peer)));
+        let service = move |request: Request<Incoming>| {
+            let (head, body) = request.into_parts();
+            let head = Head::new(head);
+            let call = calls.borrow_mut().call(claim::lifted(head.clone(), body));
+            answer(client.clone(), head, call)
+        };
+        if is_http2 {
+            progress.speaks_http2();
+            drive(self.http2.serve_connection(TokioIo::new(stream), service_fn(service)), &progress).await;
+        } else {
+            let stream = Noted::new(stream, progress.clone());
+            let stream = Dressed::new(stream, self.gateway.clone(), peer);
+            drive(self.http1.serve_connection(TokioIo::new(stream), service_fn(service)), &progress).await;
+        }
+    }
+
+    /// Shakes hands, if that is needed, and finds out whether HTTP/2 is spoken.
+    ///
+    /// hyper-util's `auto` builder finds that out too, but waits for ever for the client to say.
+    async fn open(&self, stream: TcpStream, progress: &Progress) -> io::Result<(Stream, bool)> {
+        stream.set_nodelay(true)?;
+        if let Some(tls) = &self.tls {
+            let stream = tls.accept(stream).await?;
+            progress.connected();
+            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(H2);
+            return Ok((Stream::tls(stream), is_http2));
+        }
+        progress.connected();
+        let mut stream = Stream::plain(stream);
+        let is_http2 = self.gateway.config.http2_prior_knowledge && stream.begins_with(PREFACE).await?;
+        Ok((stream, is_http2))
+    }
+}
+
+/// What the requests of a connection share. It stays on one core, unlike what all connections share.
+struct Client {
+    gateway: Arc<Gateway>,
+    peer: IpAddr,
+    progress: Arc<Progress>,
+}
+
+/// Answers one request by `call`, unless there are too many at once or it fails to end.
+async fn answer(
+    client: Arc<Client>,
+    head: Head,
+    call: impl Future<Output = Result<Response, Infallible>>,
+) -> Result<Response, Infallible> {
+    let Client { gateway, peer, progress } = &*client;
+    let begun = progress.begin();
+    let refused = if begun.has_place { None } else { shed(gateway, &head, *peer) };
+    let mut response = match refused {
+        Some(response) => response,
+        None => match within(gateway.config.limits.request_timeout, call).await {
+            Ok(response) => response,
+            Err(fault) => refuse(gateway, &head, *peer, fault),
+        },
+    };
+    if head.version == Version::HTTP_2 {
+        if head.method == Method::HEAD {
+            bare(&mut response);
+        }
+    } else if progress.is_draining() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
+/// What becomes of a call in the time it has. A panic is the caller's 500 and nobody else's trouble: what the call held goes
+/// back when it is dropped.
+async fn within(limit: Duration, call: impl Future<Output = Result<Response, Infallible>>) -> Result<Response, Fault> {
+    let mut call = pin!(AssertUnwindSafe(call).catch_unwind());
+    // Most calls wait for nothing: a timer is made only for those that do.
+    let at_once = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
+    let ended = match at_once {
+        Poll::Ready(ended) => ended,
+        Poll::Pending => timeout(limit, call).await.map_err(|_| Fault::Unavailable)?,
+    };
+    match ended {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(never)) => match never {},
+        Err(_) => Err(Fault::Internal),
+    }
+}
+
+/// The answer to a request beyond those that may be under way at once, if it would be a call. Documents and preflights cost
+/// no more than this.
+fn shed(gateway: &Arc<Gateway>, head: &Head, peer: IpAddr) -> Option<Response> {
+    let call = claim::open(gateway, head.clone(), peer).ok()?;
+    Some(seal::seal(Err(Refused { context: call.context, fault: Fault::Unavailable })))
+}
+
+/// The answer to a request that was on its way when `fault` struck.
+fn refuse(gateway: &Arc<Gateway>, head: &Head, peer: IpAddr, fault: Fault) -> Response {
+    let context = match claim::open(gateway, head.clone(), peer) {
+        Ok(call) => call.context,
+        Err(refused) => refused.context,
+    };
+    seal::seal(Err(Refused { context, fault }))
+}
+
+/// Takes the body from the answer to HEAD, which over HTTP/2 hyper does not.
+fn bare(response: &mut Response) {
+    if let Some(bytes) = response.body().size_hint().exact() {
+        response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(bytes.into());
+    }
+    *response.body_mut() = Bytes::new().into();
+}
+
+/// Drives a connection to its end, and closes it when its progress says so.
+async fn drive(connection: impl GracefulConnection, progress: &Progress) {
+    let mut connection = pin!(connection);
+    let mut is_told = false;
+    let ended = poll_fn(|context| {
+        progress.wakes(context.waker());
+        if !is_told && progress.is_closing() {
+            is_told = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(context)
+    });
+    // The other end's failures are its own.
+    let _ = ended.await;
+}
+
+/// What HTTP/2 begins with (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How often an HTTP/2 client is asked whether it is still there, and how long it may take to say so.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What may be under way to us on an HTTP/2 stream and on all streams of a connection before somebody reads it.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
+
+const HEADROOM_LINES: usize = 100;
+const HEADROOM_BYTES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(limit_ms: u64, call: impl Future<Output = Result<Response, Infallible>>) -> Result<u16, Fault> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(within(Duration::from_millis(limit_ms), call)).map(|response| response.status().as_u16())
+    }
+
+    #[test]
+    fn a_panic_is_an_internal_error() {
+        assert_eq!(ended(10_000, async { panic!("on purpose") }), Err(Fault::Internal));
+        let later = async {
+            tokio::task::yield_now().await;
+            panic!("on purpose")
+        };
+        assert_eq!(ended(10_000, later), Err(Fault::Internal));
+    }
+
+    #[test]
+    fn a_call_that_does_not_end_is_given_up() {
+        assert_eq!(ended(1, std::future::pending()), Err(Fault::Unavailable));
+        assert_eq!(ended(10_000, async { Ok(Response::default()) }), Ok(200));
+    }
+}

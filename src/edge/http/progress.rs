@@ -1,0 +1,236 @@
+//! How far a connection has come, and for how long it has been there.
+//!
+//! A timer for each wait of each connection would cost more than all that is done for it. So connections only note what they
+//! wait for, and their worker, which looks at all of them a few times a second, ends those that have waited too long.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::config::Limits;
+use crate::state::load::Place;
+
+/// How often a worker looks at its connections.
+pub const SWEEP: Duration = Duration::from_millis(250);
+
+/// What a connection waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Phase {
+    /// The client to shake hands.
+    Handshake,
+    /// The first byte there is.
+    Fresh,
+    /// The rest of a head.
+    Head,
+    /// Us, or the body, which has timers of its own.
+    Call,
+    /// The client to take an answer.
+    Answer,
+    /// The next request.
+    Idle,
+}
+
+const PHASES: [Phase; 6] = [Phase::Handshake, Phase::Fresh, Phase::Head, Phase::Call, Phase::Answer, Phase::Idle];
+
+/// What is to become of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on.
+    Wait,
+    /// It has waited too long: nothing is to be said to it any more.
+    Abort,
+}
+
+/// The state of one connection, shared by all that handle it. They run on one thread.
+#[derive(Debug)]
+pub struct Progress {
+    place: Place,
+    phase: AtomicU8,
+    /// For how many sweeps the phase has lasted.
+    age: AtomicU32,
+    /// Calls under way: one at most, except with HTTP/2.
+    calls: AtomicU32,
+    is_http2: AtomicBool,
+    /// Answers from now on are the last.
+    is_draining: AtomicBool,
+    /// Nothing new is to begin.
+    is_closing: AtomicBool,
+    waker: OnceLock<Waker>,
+}
+
+impl Progress {
+    /// A connection that has only just been accepted.
+    pub fn new(place: Place) -> Progress {
+        Progress {
+            place,
+            phase: AtomicU8::new(Phase::Handshake as u8),
+            age: AtomicU32::new(0),
+            calls: AtomicU32::new(0),
+            is_http2: AtomicBool::new(false),
+            is_draining: AtomicBool::new(false),
+            is_closing: AtomicBool::new(false),
+            waker: OnceLock::new(),
+        }
+    }
+
+    fn phase(&self) -> Phase {
+        PHASES[usize::from(self.phase.load(Ordering::Relaxed))]
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+        self.age.store(0, Ordering::Relaxed);
+    }
+
+    /// The first byte of HTTP may come.
+    pub fn connected(&self) {
+        self.enter(Phase::Fresh);
+    }
+
+    /// HTTP/2 is spoken: silence is looked after by pings, and requests come side by side.
+    pub fn speaks_http2(&self) {
+        self.is_http2.store(true, Ordering::Relaxed);
+        self.enter(Phase::Idle);
+    }
+
+    /// Begins a call, which lasts until what this returns is dropped.
+    pub fn begin(&self) -> Begun<'_> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.enter(Phase::Call);
+        Begun { progress: self, has_place: self.place.begin_call() }
+    }
+
+    /// Whether answers are to say that the connection closes.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// Whether the protocol is to close the connection as soon as it can.
+    pub fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Relaxed)
+            || self.is_draining.load(Ordering::Relaxed) && self.is_http2.load(Ordering::Relaxed)
+    }
+
+    /// Has the task of the connection look at [`is_closing`](Progress::is_closing) when that changes.
+    pub fn wakes(&self, waker: &Waker) {
+        self.waker.get_or_init(|| waker.clone());
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.get() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Answers from now on are the last. A client that speaks HTTP/2 is told at once; others would take the end of an idle
+    /// connection for a failure if they had just sent a request.
+    pub fn drain(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Closes the connection if nothing is going on.
+    pub fn close_if_idle(&self) {
+        if matches!(self.phase(), Phase::Fresh | Phase::Idle) && !self.is_closing.swap(true, Ordering::Relaxed) {
+            self.wake();
+        }
+    }
+
+    /// Looks whether the connection has waited too long; called every [`SWEEP`].
+    pub fn sweep(&self, limits: &Limits) -> Verdict {
+        let phase = self.phase();
+        let limit = match phase {
+            Phase::Handshake => limits.handshake_timeout,
+            Phase::Fresh | Phase::Head => limits.header_read_timeout,
+            Phase::Call => return Verdict::Wait,
+            Phase::Answer => limits.answer_write_timeout,
+            Phase::Idle => limits.idle_timeout,
+        };
+        let age = self.age.fetch_add(1, Ordering::Relaxed);
+        if u128::from(age) * SWEEP.as_millis() < limit.as_millis() {
+            Verdict::Wait
+        } else if phase == Phase::Idle && !self.is_closing.load(Ordering::Relaxed) {
+            // Whoever does not take the answers that are still to go has the same time again.
+            self.enter(Phase::Idle);
+            self.close_if_idle();
+            Verdict::Wait
+        } else {
+            Verdict::Abort
+        }
+    }
+
+    fn read(&self) {
+        if matches!(self.phase(), Phase::Fresh | Phase::Idle) {
+            self.enter(Phase::Head);
+        }
+    }
+
+    fn flushed(&self) {
+        if self.phase() == Phase::Answer {
+            self.enter(Phase::Idle);
+        }
+    }
+}
+
+/// A call under way.
+#[derive(Debug)]
+pub struct Begun<'a> {
+    progress: &'a Progress,
+    /// Whether it is one of those that may be under way at once.
+    pub has_place: bool,
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        if self.has_place {
+            self.progress.place.end_call();
+        }
+        if self.progress.calls.fetch_sub(1, Ordering::Relaxed) == 1 {
+            let is_http2 = self.progress.is_http2.load(Ordering::Relaxed);
+            self.progress.enter(if is_http2 { Phase::Idle } else { Phase::Answer });
+        }
+    }
+}
+
+/// A connection for HTTP/1.1 that notes when a head begins to arrive and when an answer has gone.
+pub struct Noted<C> {
+    connection: C,
+    progress: Arc<Progress>,
+}
+
+impl<C> Noted<C> {
+    /// Notes what happens on `connection` in `progress`.
+    pub fn new(connection: C, progress: Arc<Progress>) -> Noted<C> {
+        Noted { connection, progress }
+    }
+}
+
+impl<C: AsyncRead + Unpin> AsyncRead for Noted<C> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.connection).poll_read(context, to))?;
+        self.progress.read();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<C: AsyncWrite + Unpin> AsyncWrite for Noted<C> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.connection).poll_write(context, from)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.connection).poll_flush(context))?;
+        self.progress.flushed();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_shutdown(context)
+    }
+}
