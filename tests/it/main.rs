@@ -4,6 +4,7 @@ mod analytics;
 mod calls;
 mod desk;
 mod golden;
+mod hostile;
 mod inputs;
 mod keys;
 mod layers;

@@ -10,15 +10,15 @@ use tokio::sync::oneshot;
 use crate::support::{App, Setup};
 
 /// The program behind a port of its own, until dropped.
-struct Live {
-    address: SocketAddr,
-    app: App,
+pub struct Live {
+    pub address: SocketAddr,
+    pub app: App,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Live {
-    fn new(setup: &Setup) -> Live {
+    pub fn new(setup: &Setup) -> Live {
         let app = App::new(setup);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -31,10 +31,18 @@ impl Live {
         Live { address, app, stop: Some(stop), thread: Some(thread) }
     }
 
-    fn connect(&self) -> TcpStream {
+    pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream
+    }
+
+    /// Ends the program, once all connections have ended. What it left in memory can be looked at.
+    pub fn finish(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
     }
 
     /// Sends bytes, and reads until the other end closes.
@@ -49,8 +57,7 @@ impl Live {
 
 impl Drop for Live {
     fn drop(&mut self) {
-        drop(self.stop.take());
-        self.thread.take().unwrap().join().unwrap();
+        self.finish();
     }
 }
 

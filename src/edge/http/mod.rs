@@ -5,6 +5,7 @@ pub mod body;
 pub mod claim;
 pub mod cors;
 pub mod documents;
+pub mod framing;
 pub mod headers;
 pub mod seal;
 pub mod serve;

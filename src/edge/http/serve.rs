@@ -28,6 +28,7 @@ use crate::config::Limits;
 use crate::gateway::Gateway;
 
 use super::bare::Dressed;
+use super::framing::Doubt;
 use super::{chain, claim};
 
 /// Serves `listener` until `shutdown` resolves, then lets calls under way finish within `limits.drain_timeout`.
@@ -118,9 +119,11 @@ fn connection(
         .max_buf_size((limits.header_bytes + HEADROOM_BYTES).max(limits.body_bytes))
         .writev(false);
     let calls = RefCell::new(warp::service(chain(gateway.clone(), peer.ip())));
-    let service = service_fn(move |request: Request<Incoming>| calls.borrow_mut().call(claim::lift(request)));
-    let stream = Dressed::new(TokioIo::new(stream), gateway, peer.ip());
-    graceful.watch(builder.serve_connection(stream, service))
+    let doubt = Doubt::default();
+    let stream = Dressed::new(stream, gateway, peer.ip(), doubt.clone());
+    let service =
+        service_fn(move |request: Request<Incoming>| calls.borrow_mut().call(claim::lift(doubt.mark(request))));
+    graceful.watch(builder.serve_connection(TokioIo::new(stream), service))
 }
 
 const HEADROOM_LINES: usize = 100;
