@@ -92,7 +92,7 @@ impl Catalog {
         let routes: Vec<_> = self.routes.iter().map(|route| (route.path, route.takes_post())).collect();
         routes.into_iter().flat_map(|(path, takes_post)| {
             let post = takes_post.then(|| (path, "POST", [&ANY[..], &WITH_BODY].concat()));
-            let rest = [("GET", ANY.to_vec()), ("HEAD", ANY.to_vec()), ("OPTIONS", vec![204, 431])];
+            let rest = [("GET", ANY.to_vec()), ("HEAD", ANY.to_vec()), ("OPTIONS", vec![204, 400, 431])];
             rest.map(|(method, statuses)| (path, method, statuses)).into_iter().chain(post)
         })
     }

@@ -54,6 +54,14 @@ impl Live {
         stream
     }
 
+    /// Ends the program, once all connections have ended. What it left in memory can be looked at.
+    pub fn finish(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+
     /// Sends bytes, and reads until the other end closes.
     pub fn exchange(&self, request: &str) -> String {
         let mut stream = self.connect();
@@ -66,8 +74,7 @@ impl Live {
 
 impl Drop for Live {
     fn drop(&mut self) {
-        drop(self.stop.take());
-        self.thread.take().unwrap().join().unwrap();
+        self.finish();
     }
 }
 

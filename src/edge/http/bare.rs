@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue, header};
 use http_body_util::BodyExt;
 use memchr::memmem;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -19,27 +19,30 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::gateway::{Gateway, Refused};
 use crate::pure::fault::Fault;
 
+use super::framing::{Doubt, Framing};
 use super::{claim, seal};
 
-/// A connection on which no bare answer leaves.
+/// A connection on which no bare answer leaves, and whose requests are watched for [doubtful framing](super::framing).
 pub struct Dressed<C> {
     connection: C,
     gateway: Arc<Gateway>,
     peer: IpAddr,
     /// What is still to be sent in place of a bare answer.
     instead: Bytes,
+    framing: Framing,
 }
 
 impl<C> Dressed<C> {
-    /// Wraps a connection whose other end is `peer`.
-    pub fn new(connection: C, gateway: Arc<Gateway>, peer: IpAddr) -> Dressed<C> {
-        Dressed { connection, gateway, peer, instead: Bytes::new() }
+    /// Wraps a connection whose other end is `peer`. Should the framing of its requests be in doubt, `doubt` is told.
+    pub fn new(connection: C, gateway: Arc<Gateway>, peer: IpAddr, doubt: Doubt) -> Dressed<C> {
+        Dressed { connection, gateway, peer, instead: Bytes::new(), framing: Framing::new(doubt) }
     }
 
     /// The answer to send in place of `written`, if that is a bare one.
     fn dress(&self, written: &[u8]) -> Option<Bytes> {
-        let is_refusal = written.starts_with(b"HTTP/1.1 4") && written.ends_with(b"\r\n\r\n");
-        if !is_refusal || memmem::find(written, b"\r\nx-request-id: ").is_some() {
+        // hyper answers in the version of the request before.
+        let is_http = written.starts_with(b"HTTP/1.1 4") || written.starts_with(b"HTTP/1.0 4");
+        if !is_http || !written.ends_with(b"\r\n\r\n") || memmem::find(written, b"\r\nx-request-id: ").is_some() {
             return None;
         }
         let fault = match &written[9..12] {
@@ -47,11 +50,12 @@ impl<C> Dressed<C> {
             _ => Fault::MalformedRequest,
         };
         let context = claim::context(&self.gateway, &HeaderMap::new(), self.peer);
-        let response = seal::seal(Err(Refused { context, fault }));
+        let mut response = seal::seal(Err(Refused { context, fault }));
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         let date = memmem::find(written, b"\r\ndate: ").map_or(&b""[..], |at| &written[at + 2..]);
         let date = date.split_inclusive(|byte| *byte == b'\n').next().unwrap_or_default();
         let mut text = Vec::with_capacity(1024);
-        text.extend_from_slice(format!("HTTP/1.1 {}\r\nconnection: close\r\n", response.status()).as_bytes());
+        text.extend_from_slice(format!("HTTP/1.1 {}\r\n", response.status()).as_bytes());
         for (name, value) in response.headers() {
             text.extend_from_slice(name.as_str().as_bytes());
             text.extend_from_slice(b": ");
@@ -69,7 +73,10 @@ impl<C> Dressed<C> {
 
 impl<C: AsyncRead + Unpin> AsyncRead for Dressed<C> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connection).poll_read(context, to)
+        let earlier = to.filled().len();
+        ready!(Pin::new(&mut self.connection).poll_read(context, to))?;
+        self.framing.follow(&to.filled()[earlier..]);
+        Poll::Ready(Ok(()))
     }
 }
 

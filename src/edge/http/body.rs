@@ -81,7 +81,8 @@ async fn collect<B: Buf, E>(
     let mut whole = Bytes::new();
     let mut parts = BytesMut::new();
     while let Some(chunk) = stream.next().await {
-        let mut chunk = chunk.map_err(|_| Fault::InvalidBody("it ended early".into()))?;
+        // It ended early, or its chunks are none.
+        let mut chunk = chunk.map_err(|_| Fault::MalformedRequest)?;
         let chunk = chunk.copy_to_bytes(chunk.remaining());
         arrived_bytes.fetch_add(chunk.len(), Ordering::Relaxed);
         if whole.len() + parts.len() + chunk.len() > limit_bytes {

@@ -18,6 +18,7 @@ use crate::pure::key::KeyHash;
 use crate::service::catalog::{METHODS, Route};
 
 use super::documents;
+use super::framing::DoubtfulFraming;
 
 /// Names of the headers that are ours.
 pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -87,12 +88,8 @@ pub fn open(gateway: &Arc<Gateway>, head: Head, peer: IpAddr) -> Flow<Claimed> {
     let route = gateway.catalog.find(head.uri.path());
     context.dialect = route.map_or(Dialect::Enveloped, |route| route.dialect);
     context.api = route.map(|route| route.number);
-    if !fits(gateway, &head) {
-        return refuse(context, Fault::HeadersTooLarge);
-    }
-    // RFC 9112 section 3.2: proxies that disagree on the host are how requests are smuggled.
-    if head.version == Version::HTTP_11 && head.headers.get_all(header::HOST).iter().count() != 1 {
-        return refuse(context, Fault::MalformedRequest);
+    if let Some(fault) = flaw(gateway, &head) {
+        return refuse(context, fault);
     }
     let Some(route) = route else {
         return refuse(context, Fault::UnknownApi);
@@ -181,10 +178,73 @@ fn query_has_key(route: &Route, query: &str) -> bool {
     })
 }
 
+/// What is wrong with a head whatever it asks for, if anything is.
+pub fn flaw(gateway: &Gateway, head: &Head) -> Option<Fault> {
+    if !fits(gateway, head) {
+        Some(Fault::HeadersTooLarge)
+    } else if is_ambiguous(head) {
+        Some(Fault::MalformedRequest)
+    } else {
+        None
+    }
+}
+
 /// Whether the head is within the limits: few enough lines, and few enough bytes in all.
-pub fn fits(gateway: &Gateway, head: &Head) -> bool {
+fn fits(gateway: &Gateway, head: &Head) -> bool {
     let lines: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     let target = head.uri.path().len() + head.uri.query().unwrap_or_default().len();
     let limits = &gateway.config.limits;
     head.headers.len() <= limits.header_count && head.method.as_str().len() + target + lines <= limits.header_bytes
+}
+
+/// Whether a proxy before us could read the head differently, which is how requests are smuggled past one of the two.
+fn is_ambiguous(head: &Head) -> bool {
+    let lines = &head.headers;
+    let is_twice = |name| lines.get_all(name).iter().nth(1).is_some();
+    head.extensions.get::<DoubtfulFraming>().is_some()
+        // Before HTTP/1.1 there was no Host, after it there is `:authority` (RFC 9112 section 3.2).
+        || lines.get(header::HOST).map_or(head.version == Version::HTTP_11, |host| !is_host(host.as_bytes()))
+        // No other coding is read here (section 6.1), and none goes with a length (section 6.3).
+        || lines.get(header::TRANSFER_ENCODING).is_some_and(|coding| {
+            !coding.as_bytes().eq_ignore_ascii_case(b"chunked") || lines.contains_key(header::CONTENT_LENGTH)
+        })
+        // Hardly any request has two lines of one name, and that is quickly seen.
+        || lines.len() != lines.keys_len() && SINGLE.into_iter().any(is_twice)
+}
+
+/// What may be said once only, because it would be anybody's guess which line counts.
+const SINGLE: [HeaderName; 4] = [header::HOST, header::TRANSFER_ENCODING, header::CONTENT_TYPE, X_API_KEY];
+
+/// Whether `value` is `uri-host [ ":" port ]` (RFC 9110 section 7.2); the host may be empty.
+fn is_host(value: &[u8]) -> bool {
+    let is_of_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(byte);
+    let is_of_address = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
+    let (fits, rest) = match value.strip_prefix(b"[") {
+        Some(value) => {
+            let end = value.iter().position(|byte| *byte == b']').unwrap_or(value.len());
+            (end < value.len() && value[..end].iter().all(is_of_address), value.get(end + 1..).unwrap_or_default())
+        }
+        None => {
+            let end = value.iter().position(|byte| *byte == b':').unwrap_or(value.len());
+            (value[..end].iter().all(is_of_name), &value[end..])
+        }
+    };
+    fits && (rest.is_empty() || rest[0] == b':' && rest[1..].iter().all(u8::is_ascii_digit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_host;
+
+    #[test]
+    fn hosts_are_names_or_addresses_with_or_without_a_port() {
+        for host in ["", "a", "a.example:80", "a:", "127.0.0.1:8080", "[::1]", "[::ffff:1.2.3.4]:80", "a%20b", "x_y"] {
+            assert!(is_host(host.as_bytes()), "{host}");
+        }
+        for host in
+            ["a b", "a/b", "a@b", "a:80:80", "a:b", "[::1", "[::1]x", "[g]", "::1", "a\tb", "a\"", "\u{e9}", "a,b:c"]
+        {
+            assert!(!is_host(host.as_bytes()), "{host}");
+        }
+    }
 }

@@ -28,6 +28,7 @@ use crate::gateway::{Gateway, Head, Refused};
 use crate::pure::fault::Fault;
 
 use super::bare::Dressed;
+use super::framing::Doubt;
 use super::progress::{Noted, Progress};
 use super::stream::Stream;
 use super::tls::{H2, Tls};
@@ -74,8 +75,10 @@ impl Server {
         let Ok((stream, is_http2)) = self.open(stream, &progress).await else { return };
         let client = Arc::new(Client { gateway: self.gateway.clone(), peer, progress: progress.clone() });
         let calls = RefCell::new(warp::service(chain(self.gateway.clone(), peer)));
+        let doubt = Doubt::default();
+        let mark = doubt.clone();
         let service = move |request: Request<Incoming>| {
-            let (head, body) = request.into_parts();
+            let (head, body) = mark.mark(request).into_parts();
             let head = Head::new(head);
             let call = calls.borrow_mut().call(claim::lifted(head.clone(), body));
             answer(client.clone(), head, call)
@@ -85,7 +88,7 @@ impl Server {
             drive(self.http2.serve_connection(TokioIo::new(stream), service_fn(service)), &progress).await;
         } else {
             let stream = Noted::new(stream, progress.clone());
-            let stream = Dressed::new(stream, self.gateway.clone(), peer);
+            let stream = Dressed::new(stream, self.gateway.clone(), peer, doubt);
             drive(self.http1.serve_connection(TokioIo::new(stream), service_fn(service)), &progress).await;
         }
     }

@@ -11,7 +11,6 @@ use warp::reply::Response;
 use warp::{Filter, Rejection};
 
 use crate::gateway::{Gateway, Head, Refused};
-use crate::pure::fault::Fault;
 use crate::service::catalog::METHODS;
 
 use super::{claim, documents, seal};
@@ -32,8 +31,8 @@ pub fn preflight(
             return std::future::ready(Err(warp::reject()));
         }
         let context = claim::context(&gateway, &head.headers, peer);
-        if !claim::fits(&gateway, &head) {
-            return std::future::ready(Ok(seal::seal(Err(Refused { context, fault: Fault::HeadersTooLarge }))));
+        if let Some(fault) = claim::flaw(&gateway, &head) {
+            return std::future::ready(Ok(seal::seal(Err(Refused { context, fault }))));
         }
         let path = head.uri.path();
         let of_route = || gateway.catalog.find(path).map_or(METHODS, |route| route.methods());

@@ -37,8 +37,8 @@ pub fn serve(
     claim::head().and_then(move |head: Head| {
         let answer = find(head.uri.path()).map(|(content_type, body)| {
             let context = claim::context(&gateway, &head.headers, peer);
-            if !claim::fits(&gateway, &head) {
-                seal::seal(Err(Refused { context, fault: Fault::HeadersTooLarge }))
+            if let Some(fault) = claim::flaw(&gateway, &head) {
+                seal::seal(Err(Refused { context, fault }))
             } else if matches!(head.method, Method::GET | Method::HEAD) {
                 let lines = [(header::CONTENT_TYPE, HeaderValue::from_static(content_type))];
                 seal::plain(&context, StatusCode::OK, &lines, body())
@@ -53,7 +53,11 @@ pub fn serve(
 /// Every path and method, with the statuses that it can answer.
 pub fn operations() -> impl Iterator<Item = (&'static str, &'static str, Vec<u16>)> {
     ["/openapi.yaml", "/openapi.json"].into_iter().flat_map(|path| {
-        [(path, "GET", vec![200, 405, 431]), (path, "HEAD", vec![200, 405, 431]), (path, "OPTIONS", vec![204, 431])]
+        [
+            (path, "GET", vec![200, 400, 405, 431]),
+            (path, "HEAD", vec![200, 400, 405, 431]),
+            (path, "OPTIONS", vec![204, 400, 431]),
+        ]
     })
 }
 

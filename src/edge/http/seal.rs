@@ -70,6 +70,8 @@ fn failure(Refused { context, fault }: Refused) -> Response {
         | Fault::CreditsExhausted { status: 429, renewal_in_s: retry_after_s } => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
         }
+        // Nobody can say where the next request begins.
+        Fault::MalformedRequest => drop(headers.insert(header::CONNECTION, HeaderValue::from_static("close"))),
         Fault::Unavailable => drop(headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S))),
         _ if status == StatusCode::UNAUTHORIZED => {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("ApiKey"));
