@@ -20,6 +20,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use ipnet::IpNet;
 use ring::rand::SystemRandom;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
@@ -379,6 +380,7 @@ fn load(file: Option<PathBuf>, data: Option<PathBuf>) -> Result<Config, ConfigEr
 fn serve(config: Config) -> Result<(), Failure> {
     let listeners = Listeners::bind(&config)?;
     let (addresses, is_encrypted) = (listeners.addresses()?, config.tls.is_some());
+    allow_files(config.limits.connections);
     let mut store = Store::open(&config.data)?;
     let _lock = Store::wait_to_serve(&config.data)?;
     let clock = Clock::system();
@@ -393,6 +395,24 @@ fn serve(config: Config) -> Result<(), Failure> {
     };
     Ok(crate::run(gateway, folder, listeners, reporter(), ready, stop_signal())?)
 }
+
+/// Has the system allow as many open files as `connections` take, and some for everything else: at first it allows few,
+/// often 1024, and the journal would have to do without. Where it does not, the operator is told.
+fn allow_files(connections: usize) {
+    let wanted = connections as u64 + FILES_BESIDE;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let current = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let is_set = setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..limit }).is_ok();
+    if !is_set || current < wanted {
+        reporter()(&format_args!("the system allows too few open files for limits.connections: {wanted} are needed"));
+    }
+}
+
+/// What is open beside connections: the database, the journal, listeners, deliveries.
+const FILES_BESIDE: u64 = 256;
 
 /// Where an operator is told of trouble: standard error.
 fn reporter() -> Report {

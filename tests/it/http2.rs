@@ -102,6 +102,19 @@ async fn answers_are_those_of_http_1() {
 }
 
 #[tokio::test]
+async fn bodies_that_are_refused_half_way_are_no_offence() {
+    let live = live("limits: { http2_resets: 1 }");
+    let mut client = Client::new(&live).await;
+    let long = "a".repeat(50_000);
+    for _ in 0..20 {
+        assert_eq!(
+            client.send("POST /v1/api/key2otp", &[("content-type", "application/json")], &long).await.0.status,
+            413
+        );
+    }
+}
+
+#[tokio::test]
 async fn over_tls_the_client_chooses() {
     let certificate = Certificate::new();
     let live = Live::new(&Setup { config: certificate.yaml(), ..Setup::default() });

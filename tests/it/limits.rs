@@ -2,8 +2,10 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 use std::time::Duration;
 
+use crate::program::{Desk, Server};
 use crate::sockets::{Live, status_of};
 use crate::support::Setup;
 
@@ -65,6 +67,20 @@ fn until_served(address: SocketAddr) {
         stream.write_all(CALL.as_bytes()).and_then(|()| stream.read_exact(&mut first)).is_ok()
     };
     assert!((0..1_000).any(|_| is_served()));
+}
+
+#[test]
+fn the_system_allows_as_many_files_as_connections_take() {
+    let desk = Desk::new();
+    // As a shell that allows few would start it.
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -Sn 64; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_polygate")]);
+    command.args(["--data", "data", "serve", "--listen", "127.0.0.1:0"]).env_clear().current_dir(&desk.directory);
+    command.env("POLYGATE_LIMITS__CONNECTIONS", "100");
+    let server = Server::spawn(command);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.child.id())).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(files.split_whitespace().nth(3), Some("356"), "{files}");
 }
 
 #[test]

@@ -68,7 +68,11 @@ pub struct Server {
 
 impl Server {
     pub fn start(desk: &Desk, options: &str) -> Server {
-        let mut command = desk.command(&format!("serve --listen 127.0.0.1:0 {options}"));
+        Server::spawn(desk.command(&format!("serve --listen 127.0.0.1:0 {options}")))
+    }
+
+    /// Runs a command that becomes a server.
+    pub fn spawn(mut command: Command) -> Server {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let head = lines.next().unwrap().unwrap();

@@ -135,8 +135,9 @@ pub fn serve(
     // Whose connection the system has made already is not turned away.
     for socket in sockets {
         while let Ok((stream, peer)) = socket.accept() {
-            stream.set_nonblocking(true)?;
-            dealer.deal(stream, peer)?;
+            if stream.set_nonblocking(true).is_ok() {
+                dealer.deal(stream, peer)?;
+            }
         }
     }
     drop(dealer);
@@ -173,7 +174,11 @@ async fn accept(socket: &TcpListener, dealer: &Dealer) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(socket.try_clone()?)?;
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => dealer.deal(stream.into_std()?, peer)?,
+            Ok((stream, peer)) => {
+                if let Ok(stream) = stream.into_std() {
+                    dealer.deal(stream, peer)?;
+                }
+            }
             // Out of descriptors, or the client has already gone: the listener itself is sound.
             Err(_) => sleep(Duration::from_millis(20)).await,
         }
