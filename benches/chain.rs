@@ -22,6 +22,7 @@ use polygate::pure::key::ApiKey;
 use polygate::pure::secret::Secret;
 use polygate::pure::totp::{Algorithm, Token};
 use polygate::state::clock::Clock;
+use polygate::state::log::Log;
 use polygate::state::store::{NewKey, Store};
 use ring::rand::SystemRandom;
 use tower_service::Service;
@@ -111,7 +112,7 @@ fn gateway(data: &std::path::Path) -> Result<(Arc<Gateway>, Vec<String>), Box<dy
     }
     let config = Config { data: data.to_owned(), ..config };
     // The ledger is not folded here: what that costs is measured by itself.
-    let (gateway, _) = polygate::open(config, clock, Arc::new(|message| panic!("{message}")))?;
+    let (gateway, _) = polygate::open(config, clock, Arc::new(|message| panic!("{message}")), Log::off())?;
     Ok((gateway, keys))
 }
 

@@ -28,6 +28,7 @@ use crate::service::catalog::{Catalog, NAMES};
 use crate::state::clock::Clock;
 use crate::state::folder::{self, FoldError, Folder};
 use crate::state::keyring::{self, Keyring, KeyringError};
+use crate::state::log::Log;
 use crate::state::report::Report;
 use crate::state::store::{Store, StoreError};
 use crate::state::usage::UsageReader;
@@ -54,17 +55,19 @@ pub enum RunError {
 ///
 /// The data directory is as [`open`] wants it. The listener is bound outside, so that a port of 0 can be asked what it
 /// became. `ready` is called once, when all that can fail at a start has been done. `report` is told of accounts whose
-/// plan is not defined, of receivers that cannot be reached and of trouble with the disk, while serving goes on.
+/// plan is not defined, of receivers that cannot be reached and of trouble with the disk, while serving goes on; `log`
+/// takes a line for each call.
 pub fn run(
     config: Config,
     clock: Clock,
     listener: TcpListener,
     report: Report,
+    log: Log,
     ready: impl FnOnce(),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     let (data, notices) = (config.data.clone(), config.notices.clone());
-    let (gateway, folder) = open(config, clock.clone(), report.clone())?;
+    let (gateway, folder) = open(config, clock.clone(), report.clone(), log)?;
     // Ends last: what the last calls cost is folded.
     let _folding = folder::watch(folder)?;
     let _watching = keyring::watch(gateway.keyring.clone(), Store::open(&data)?, report.clone())?;
@@ -79,8 +82,9 @@ pub fn run(
 
 /// All that calls need, over the data directory of `config`, and what folds the ledger behind them.
 ///
-/// The data directory must be there, and this process have it to itself ([`Store::lock_for_serving`]).
-pub fn open(config: Config, clock: Clock, report: Report) -> Result<(Arc<Gateway>, Folder), RunError> {
+/// The data directory must be there, and this process have it to itself ([`Store::lock_for_serving`]). `report` is told of
+/// trouble, `log` of calls.
+pub fn open(config: Config, clock: Clock, report: Report, log: Log) -> Result<(Arc<Gateway>, Folder), RunError> {
     let channels = edge::notices::channels(&config.notices);
     // Balances go on where the ledger stands, so it is folded before the keys are read.
     let folder = folder::open(&config, Store::open(&config.data)?, channels, clock.clone(), report.clone())?;
@@ -89,5 +93,5 @@ pub fn open(config: Config, clock: Clock, report: Report) -> Result<(Arc<Gateway
     let keyring = Arc::new(Keyring::load(&store, &config.plans, clock.clone())?);
     let catalog = Catalog::of(&config, &numbers);
     let usage = UsageReader::new(store, report);
-    Ok((Arc::new(Gateway::new(config, catalog, keyring, folder.meter(), usage, clock)), folder))
+    Ok((Arc::new(Gateway::new(config, catalog, keyring, folder.meter(), usage, clock, log)), folder))
 }

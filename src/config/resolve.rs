@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use super::reader::{Block, Node};
 use super::{
-    Access, Api, Apis, Config, Durability, Email, LISTEN_WANTED, Limits, MailTls, NotAcceptable, Notices, Retention,
-    Webhook,
+    Access, Api, Apis, Config, Durability, Email, LISTEN_WANTED, Limits, Logs, MailTls, NotAcceptable, Notices,
+    Retention, Webhook,
 };
 use crate::pure::hidden::Hidden;
+use crate::pure::log_line::{Level, LogFormat};
 use crate::pure::plan::{Plan, Rate};
 use crate::pure::webhook::{Endpoint, SigningSecret};
 
@@ -57,6 +58,7 @@ pub(super) fn config(top: Node<'_>) -> Option<Config> {
     let apis = top.take("apis").block().and_then(apis);
     let answers = top.take("answers").block().and_then(answers);
     let notices = top.take("notices").block().and_then(notices);
+    let logs = top.take("logs").block().and_then(logs);
     let limits = top.take("limits").block().and_then(limits);
     let retention = top.take("retention").block().and_then(retention);
     top.finish();
@@ -73,6 +75,7 @@ pub(super) fn config(top: Node<'_>) -> Option<Config> {
         exhausted_status,
         not_acceptable,
         notices: notices?,
+        logs: logs?,
         limits: limits?,
         retention: retention?,
     })
@@ -238,6 +241,19 @@ fn login(username: Node<'_>, password: Node<'_>) -> Option<Option<(String, Hidde
 /// A text that is empty in the default file, and must not be here.
 fn wanted<T>(node: Node<'_>, must: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
     if node.is_empty() { node.wrong("is missing") } else { node.text(must, read) }
+}
+
+fn logs(mut block: Block<'_>) -> Option<Logs> {
+    let format = block.take("format").text("human or json", |word| match word {
+        "human" => Some(LogFormat::Human),
+        "json" => Some(LogFormat::Json),
+        _ => None,
+    });
+    let level = block
+        .take("level")
+        .text("info or warn", |word| [Level::Info, Level::Warn].into_iter().find(|level| level.name() == word));
+    block.finish();
+    Some(Logs { format: format?, level: level? })
 }
 
 fn limits(mut block: Block<'_>) -> Option<Limits> {

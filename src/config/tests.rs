@@ -55,6 +55,7 @@ fn the_defaults_are_these() {
         exhausted_status: 403,
         not_acceptable: NotAcceptable::Refuse,
         notices: Notices { webhook: None, email: None },
+        logs: Logs { format: LogFormat::Human, level: Level::Info },
         limits: Limits {
             body_bytes: 16_384,
             header_bytes: 16_384,
@@ -305,6 +306,16 @@ fn secrets_of_notices_need_not_be_in_the_file() {
     // Empty is off, by a variable too.
     let env = [("POLYGATE_NOTICES__WEBHOOK__URL", ""), ("POLYGATE_NOTICES__WEBHOOK__SECRET", "")];
     assert_eq!(load(&format!("notices: {{ webhook: {{ secret: {SECRET} }} }}"), &env).unwrap(), Config::default());
+}
+
+#[test]
+fn logs_are_set_by_words() {
+    let config = loaded("logs: { format: json, level: warn }");
+    assert_eq!(config.logs, Logs { format: LogFormat::Json, level: Level::Warn });
+    let found = wrong("logs: { format: xml, level: debug, file: x }", &[]);
+    let wanted = "the configuration has mistakes:\n  \
+        logs.format: must be human or json\n  logs.level: must be info or warn\n  logs.file: unknown key";
+    assert_eq!(found, wanted);
 }
 
 #[test]

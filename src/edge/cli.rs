@@ -28,10 +28,12 @@ use crate::accounts::{self, AccountsError, Expiry, KeyRequest};
 use crate::config::{self, Config, ConfigErrors};
 use crate::edge::notices;
 use crate::pure::bounds::{self, Bounds};
+use crate::pure::log_line::Level;
 use crate::pure::webhook::SigningSecret;
 use crate::service::catalog;
 use crate::state::clock::Clock;
 use crate::state::folder::{self, FoldError};
+use crate::state::log::Log;
 use crate::state::report::Report;
 use crate::state::store::{Store, StoreError};
 
@@ -387,14 +389,28 @@ fn serve(config: Config) -> Result<(), Failure> {
     let first = accounts::first_start(&mut store, &config, clock.unix_s())?;
     drop(store);
     let apis = config.apis.clone();
-    let ready = move || {
+    // Dropped last: it writes what the others say at their end.
+    let (log, _writer) = Log::start(config.logs, clock.clone(), standard_error())?;
+    tell_of_panics(log.report());
+    let ready = || {
         // A server whose output nobody reads serves all the same.
         let _ = print(&Zeroizing::new(show::welcome(address, first.as_ref(), &apis)));
+        log.event(Level::Info, &format_args!("polygate {} serves {address}", env!("CARGO_PKG_VERSION")));
     };
-    Ok(crate::run(config, clock, listener, reporter(), ready, stop_signal())?)
+    crate::run(config, clock, listener, log.report(), log.clone(), ready, stop_signal(&log))?;
+    log.event(Level::Info, &"polygate has stopped");
+    Ok(())
 }
 
-/// Where an operator is told of trouble: standard error.
+/// Tells of panics in one line, with their places and without their messages: those can quote what a client sent.
+fn tell_of_panics(report: Report) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let place = panic.location().map(|place| format!(" in {}:{}", place.file(), place.line())).unwrap_or_default();
+        report(&format_args!("a mistake in the program{place}: please report it"));
+    }));
+}
+
+/// Where commands tell of trouble: standard error.
 fn reporter() -> Report {
     Arc::new(|message: &dyn Display| print_error(&format!("polygate: {message}\n")))
 }
@@ -408,7 +424,7 @@ fn settled(config: &Config) -> Result<Store, Failure> {
 }
 
 /// Resolves when the process is asked to stop: by SIGTERM, or by SIGINT from a terminal.
-async fn stop_signal() {
+async fn stop_signal(log: &Log) {
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         // Without handlers the system's own apply, which end the process at once.
@@ -418,6 +434,7 @@ async fn stop_signal() {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    log.event(Level::Info, &"polygate stops: calls under way are finished");
 }
 
 fn keys(config: &Config, command: KeysCommand) -> Result<String, Failure> {
@@ -513,6 +530,12 @@ fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()
+}
+
+/// Where the log goes.
+#[expect(clippy::disallowed_methods, reason = "this is where the log is printed")]
+fn standard_error() -> io::Stderr {
+    io::stderr()
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is where errors are printed")]

@@ -5,6 +5,7 @@ pub mod folder;
 pub mod journal;
 pub mod keyring;
 pub mod limiter;
+pub mod log;
 pub mod meter;
 pub mod report;
 pub mod routine;

@@ -8,6 +8,7 @@ mod inputs;
 mod keys;
 mod layers;
 mod ledger;
+mod log;
 mod model;
 mod notices;
 mod program;

@@ -15,6 +15,7 @@ use polygate::config::{Config, Notices};
 use polygate::edge::notices::{Courier, watch};
 use polygate::pure::plan::Plan;
 use polygate::state::clock::Clock;
+use polygate::state::log::Log;
 use polygate::state::report::Report;
 use polygate::state::store::{DeliveryRow, DeliveryState, Store};
 use ring::hmac;
@@ -467,7 +468,7 @@ fn a_server_tells_of_credits_as_they_run_out() {
     let report: Report = Arc::new(|line| panic!("{line}"));
     let server = thread::spawn(move || {
         let stopped = async { drop(stopped.await) };
-        polygate::run(config, Clock::fixed(NOW), listener, report, || {}, stopped).unwrap();
+        polygate::run(config, Clock::fixed(NOW), listener, report, Log::off(), || {}, stopped).unwrap();
     });
     let call = || {
         let mut stream = TcpStream::connect(address).unwrap();

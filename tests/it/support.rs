@@ -17,6 +17,7 @@ use polygate::pure::bounds::Bounds;
 use polygate::pure::key::ApiKey;
 use polygate::state::clock::Clock;
 use polygate::state::folder::Folder;
+use polygate::state::log::Log;
 use polygate::state::store::{NewKey, Store};
 use ring::rand::SystemRandom;
 use tempfile::TempDir;
@@ -151,7 +152,7 @@ fn open(config: Config, clock: &Clock, reports: &Option<Reports>) -> (Arc<Gatewa
         Some(reports) => reports.lock().unwrap().push(message.to_string()),
         None => panic!("{message}"),
     });
-    let (gateway, folder) = polygate::open(config, clock.clone(), report).unwrap();
+    let (gateway, folder) = polygate::open(config, clock.clone(), report, Log::off()).unwrap();
     (gateway, Mutex::new(folder))
 }
 
