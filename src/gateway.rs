@@ -31,6 +31,7 @@ use crate::state::keyring::{Entry, Keyring};
 use crate::state::limiter::{AddressLimiter, Quota, Verdict};
 use crate::state::log::Log;
 use crate::state::meter::{Caller, Hold, Meter};
+use crate::state::metrics::Metrics;
 use crate::state::usage::UsageReader;
 
 /// What all calls share.
@@ -49,24 +50,10 @@ pub struct Gateway {
     pub addresses: AddressLimiter,
     /// Where calls are written down once they have ended.
     pub log: Log,
+    /// Where they are counted.
+    pub metrics: Arc<Metrics>,
     /// The time.
     pub clock: Clock,
-}
-
-impl Gateway {
-    /// A gateway to what is in `catalog`, over the keys in `keyring`.
-    pub fn new(
-        config: Config,
-        catalog: Catalog,
-        keyring: Arc<Keyring>,
-        meter: Arc<Meter>,
-        usage: UsageReader,
-        clock: Clock,
-        log: Log,
-    ) -> Gateway {
-        let addresses = AddressLimiter::new(config.open, config.limits.open_addresses, clock.clone());
-        Gateway { config, catalog, keyring, meter, usage, addresses, log, clock }
-    }
 }
 
 /// One request on its way, having come as far as `S` says.
@@ -139,6 +126,7 @@ impl Context {
     pub fn ended(&self, status: u16, code: Option<&'static str>, format: Option<Format>, body_bytes: usize) {
         let gateway = &self.gateway;
         let elapsed = gateway.clock.monotonic().saturating_sub(self.came.monotonic);
+        gateway.metrics.call(self.label, status, format, elapsed);
         let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
         let caller = self.caller.as_deref();
         gateway.log.call(&CallLine {
@@ -306,6 +294,8 @@ pub fn admit(mut call: Call<Known>) -> Flow<Admitted> {
     if let Some(Verdict { admitted, quota, retry_after_s }) = verdict {
         call.context.quota = Some(quota);
         if !admitted {
+            let metrics = &call.context.gateway.metrics;
+            if call.context.caller.is_some() { &metrics.limited_keys } else { &metrics.limited_addresses }.add(1);
             return Err(call.refuse(Fault::RateLimited { limit: quota.requests_a_minute, retry_after_s }));
         }
     }

@@ -38,6 +38,8 @@ pub const LISTEN_WANTED: &str = "an address and port, like 127.0.0.1:8080 or [::
 pub struct Config {
     /// Where the public listener is bound. Default `127.0.0.1:8080`.
     pub listen: SocketAddr,
+    /// Where the private listener is bound, for metrics and health. Default nowhere.
+    pub private_listen: Option<SocketAddr>,
     /// The data directory: database and journal. Default `polygate-data`.
     pub data: PathBuf,
     /// What a charge that was answered outlives. Default `process`.

@@ -1,6 +1,6 @@
 //! From keys and values to [`Config`]: one function a block, in the order of `default.yaml`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,6 +41,7 @@ const RETENTION_DAYS_MAX: u64 = 3_650;
 pub(super) fn config(top: Node<'_>) -> Option<Config> {
     let mut top = top.block()?;
     let listen = top.take("listen").text(LISTEN_WANTED, |address| address.parse().ok());
+    let private_listen = private_listen(top.take("private_listen"));
     let data = top.take("data").text("the path of a directory", path);
     let durability = top.take("durability").text("process or power", |word| match word {
         "process" => Some(Durability::Process),
@@ -65,6 +66,7 @@ pub(super) fn config(top: Node<'_>) -> Option<Config> {
     let (exhausted_status, not_acceptable) = answers?;
     Some(Config {
         listen: listen?,
+        private_listen: private_listen?,
         data: data?,
         durability: durability?,
         trusted_proxies: trusted_proxies?,
@@ -79,6 +81,13 @@ pub(super) fn config(top: Node<'_>) -> Option<Config> {
         limits: limits?,
         retention: retention?,
     })
+}
+
+fn private_listen(node: Node<'_>) -> Option<Option<SocketAddr>> {
+    if node.is_empty() {
+        return Some(None);
+    }
+    node.text("an address and port, like 127.0.0.1:9090, or empty", |address| address.parse().ok()).map(Some)
 }
 
 fn path(text: &str) -> Option<PathBuf> {

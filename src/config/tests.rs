@@ -36,6 +36,7 @@ fn the_defaults_are_these() {
     let free = plan("free", 1_000, 500, Some(rate(60, 60)));
     let wanted = Config {
         listen: "127.0.0.1:8080".parse().unwrap(),
+        private_listen: None,
         data: "polygate-data".into(),
         durability: Durability::Process,
         trusted_proxies: Vec::new(),
@@ -309,11 +310,13 @@ fn secrets_of_notices_need_not_be_in_the_file() {
 }
 
 #[test]
-fn logs_are_set_by_words() {
-    let config = loaded("logs: { format: json, level: warn }");
+fn logs_and_the_private_listener_are_set_by_words() {
+    let config = loaded("private_listen: '[::1]:9090'\nlogs: { format: json, level: warn }");
+    assert_eq!(config.private_listen, Some("[::1]:9090".parse().unwrap()));
     assert_eq!(config.logs, Logs { format: LogFormat::Json, level: Level::Warn });
-    let found = wrong("logs: { format: xml, level: debug, file: x }", &[]);
+    let found = wrong("private_listen: 9090\nlogs: { format: xml, level: debug, file: x }", &[]);
     let wanted = "the configuration has mistakes:\n  \
+        private_listen: must be an address and port, like 127.0.0.1:9090, or empty, not a whole number\n  \
         logs.format: must be human or json\n  logs.level: must be info or warn\n  logs.file: unknown key";
     assert_eq!(found, wanted);
 }

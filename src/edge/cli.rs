@@ -23,6 +23,7 @@ use ring::rand::SystemRandom;
 use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
+use crate::Listeners;
 use crate::RunError;
 use crate::accounts::{self, AccountsError, Expiry, KeyRequest};
 use crate::config::{self, Config, ConfigErrors};
@@ -380,9 +381,8 @@ fn load(file: Option<PathBuf>, data: Option<PathBuf>) -> Result<Config, ConfigEr
 /// Takes the address and the data directory before it makes the first key: a start that fails should not have made a key
 /// that nobody has seen.
 fn serve(config: Config) -> Result<(), Failure> {
-    let cannot = |cause| Failure::Listen { address: config.listen, cause };
-    let listener = TcpListener::bind(config.listen).map_err(cannot)?;
-    let address = listener.local_addr().map_err(cannot)?;
+    let (public, address) = bind(config.listen)?;
+    let (private, private_address) = config.private_listen.map(bind).transpose()?.unzip();
     let mut store = Store::open(&config.data)?;
     let _lock = Store::lock_for_serving(&config.data)?;
     let clock = Clock::system();
@@ -394,12 +394,19 @@ fn serve(config: Config) -> Result<(), Failure> {
     tell_of_panics(log.report());
     let ready = || {
         // A server whose output nobody reads serves all the same.
-        let _ = print(&Zeroizing::new(show::welcome(address, first.as_ref(), &apis)));
+        let _ = print(&Zeroizing::new(show::welcome(address, private_address, first.as_ref(), &apis)));
         log.event(Level::Info, &format_args!("polygate {} serves {address}", env!("CARGO_PKG_VERSION")));
     };
-    crate::run(config, clock, listener, log.report(), log.clone(), ready, stop_signal(&log))?;
+    let listeners = Listeners { public, private };
+    crate::run(config, clock, listeners, log.report(), log.clone(), ready, stop_signal(&log))?;
     log.event(Level::Info, &"polygate has stopped");
     Ok(())
+}
+
+/// Binds a listener, and tells at which address: its port is another where 0 was asked for.
+fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Failure> {
+    let bound = TcpListener::bind(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
+    bound.map(|(address, listener)| (listener, address)).map_err(|cause| Failure::Listen { address, cause })
 }
 
 /// Tells of panics in one line, with their places and without their messages: those can quote what a client sent.

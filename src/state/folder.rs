@@ -12,6 +12,7 @@ use crate::pure::usage::HOUR_S;
 use super::clock::Clock;
 use super::journal::{self, Batch, Journal, JournalError, Lineage};
 use super::meter::{Caller, Meter};
+use super::metrics::Metrics;
 use super::report::Report;
 use super::routine::{self, Routine};
 use super::store::{Channel, Fold, NoticeRules, Store, StoreError};
@@ -55,6 +56,7 @@ pub struct Folder {
     rules: NoticeRules,
     retention: Retention,
     clock: Clock,
+    metrics: Arc<Metrics>,
     report: Report,
 }
 
@@ -65,6 +67,7 @@ pub fn open(
     mut store: Store,
     channels: Vec<Channel>,
     clock: Clock,
+    metrics: Arc<Metrics>,
     report: Report,
 ) -> Result<Folder, FoldError> {
     let rules = NoticeRules { plans: config.plans.clone(), channels };
@@ -72,9 +75,12 @@ pub fn open(
     let (lineage, folded) = catch_up(&mut store, &directory, &rules, &clock, &report)?;
     let journal = Journal::open(&directory, lineage, folded, config.durability)?;
     let meter = Arc::new(Meter::new(journal, report.clone()));
+    meter.health.folded(true, &clock);
+    meter.health.charged(store.last_use_unix_s()?.unwrap_or(0));
     let seq = store.changes_since(0)?.seq;
     let retention = config.retention.clone();
-    Ok(Folder { store, meter, directory, lineage, folded, damaged: false, seq, rules, retention, clock, report })
+    let damaged = false;
+    Ok(Folder { store, meter, directory, lineage, folded, damaged, seq, rules, retention, clock, metrics, report })
 }
 
 /// Folds what a server that was killed has left in the journal, so that what is read from the store is all there is.
@@ -144,7 +150,7 @@ impl Folder {
             let batch = journal::read(&self.directory, &self.lineage, self.folded, Some(end), RECORDS_MAX)?;
             tell(&batch, &self.directory, &self.report)?;
             self.damaged |= !batch.damage.is_empty();
-            let done = batch.done;
+            let (done, records) = (batch.done, batch.records.len());
             let (tally, changed) = (self.meter.tally.take(), std::mem::take(&mut changed));
             let fold = Fold { tally, changed, damaged: self.damaged, ..sum(batch) };
             let idle = fold.folded == self.folded && fold.tally.is_empty() && fold.changed.is_empty();
@@ -154,6 +160,11 @@ impl Folder {
             }
             self.folded = fold.folded;
             self.seq = changes.seq;
+            self.metrics.records_folded.add(records as u64);
+            for charges in fold.charges.values() {
+                self.metrics.credits_charged.add(charges.month + charges.bonus);
+                self.meter.health.charged(charges.last_unix_s);
+            }
             if done {
                 break;
             }
@@ -205,7 +216,14 @@ pub fn watch(mut folder: Folder) -> std::io::Result<Routine> {
     let mut pruned_hour = 0;
     routine::start("folder", FOLD_INTERVAL, move || {
         folder.meter.look();
+        let start = folder.clock.monotonic();
         let mut folded = folder.fold();
+        // A fold of nothing does not find out whether there is somebody to write to.
+        if folded.is_ok() {
+            folded = folder.store.check_writable().map_err(FoldError::from);
+        }
+        folder.metrics.fold(folded.is_ok(), folder.clock.monotonic().saturating_sub(start));
+        folder.meter.health.folded(folded.is_ok(), &folder.clock);
         let hour = folder.clock.unix_s() / HOUR_S;
         // After the fold: a notice that is forgotten before would be given again.
         if folded.is_ok() && pruned_hour != hour {

@@ -11,6 +11,7 @@ mod ledger;
 mod log;
 mod model;
 mod notices;
+mod private;
 mod program;
 mod sockets;
 mod spec;

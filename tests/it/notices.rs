@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use data_encoding::BASE64;
 use governor::clock::Clock as _;
+use polygate::Listeners;
 use polygate::accounts::{self, KeyRequest};
 use polygate::config::{Config, Notices};
 use polygate::edge::notices::{Courier, watch};
 use polygate::pure::plan::Plan;
 use polygate::state::clock::Clock;
 use polygate::state::log::Log;
+use polygate::state::metrics::Metrics;
 use polygate::state::report::Report;
 use polygate::state::store::{DeliveryRow, DeliveryState, Store};
 use ring::hmac;
@@ -69,7 +71,8 @@ impl Desk {
     fn watch(&self, notices: &Notices) -> Courier {
         let reports = Arc::clone(&self.reports);
         let report: Report = Arc::new(move |line| reports.lock().unwrap().push(line.to_string()));
-        watch(notices, Store::open(self.data.path()).unwrap(), self.clock.clone(), report).unwrap()
+        let metrics = Arc::new(Metrics::new(&[], 0));
+        watch(notices, Store::open(self.data.path()).unwrap(), self.clock.clone(), metrics, report).unwrap()
     }
 
     fn delivery(&self, id: i64) -> DeliveryRow {
@@ -464,11 +467,12 @@ fn a_server_tells_of_credits_as_they_run_out() {
 
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
+    let listeners = Listeners { public: listener, private: None };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let report: Report = Arc::new(|line| panic!("{line}"));
     let server = thread::spawn(move || {
         let stopped = async { drop(stopped.await) };
-        polygate::run(config, Clock::fixed(NOW), listener, report, Log::off(), || {}, stopped).unwrap();
+        polygate::run(config, Clock::fixed(NOW), listeners, report, Log::off(), || {}, stopped).unwrap();
     });
     let call = || {
         let mut stream = TcpStream::connect(address).unwrap();

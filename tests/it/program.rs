@@ -85,6 +85,11 @@ impl Server {
         self.lines.by_ref().map(|line| line.unwrap().trim().to_owned()).find(|line| line.starts_with(start))
     }
 
+    /// What else it prints until it ends.
+    pub fn rest(&mut self) -> Vec<String> {
+        self.lines.by_ref().map(Result::unwrap).collect()
+    }
+
     /// The status of a call with a key.
     pub fn call(&self, key: &str) -> u16 {
         let mut stream = TcpStream::connect(self.url.strip_prefix("http://").unwrap()).unwrap();

@@ -24,9 +24,17 @@ pub(super) fn created(created: &CreatedKey, as_json: bool) -> String {
 }
 
 /// What a server says once it listens, and the first key with a call to try it, if any API is enabled.
-pub(super) fn welcome(address: SocketAddr, first: Option<&CreatedKey>, apis: &Apis) -> String {
+pub(super) fn welcome(
+    address: SocketAddr,
+    private: Option<SocketAddr>,
+    first: Option<&CreatedKey>,
+    apis: &Apis,
+) -> String {
     let url = format!("http://{}", reachable(address));
     let mut text = format!("Polygate listens on {url}\n");
+    if let Some(private) = private {
+        text += &format!("Metrics and health: http://{}\n", reachable(private));
+    }
     if let Some(CreatedKey { key, account, .. }) = first {
         let (key, email) = (key.as_str(), &account.email);
         text += &format!(
