@@ -13,6 +13,7 @@ mod model;
 mod notices;
 mod private;
 mod program;
+mod secrecy;
 mod sockets;
 mod spec;
 mod support;
