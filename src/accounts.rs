@@ -219,7 +219,7 @@ impl Standing {
 
 /// Where an account stands.
 pub fn standing(store: &Store, config: &Config, email: &str, now_unix_s: u64) -> Result<Standing, AccountsError> {
-    let account = store.account(email)?;
+    let (account, _) = store.load_account(store.account(email)?.id, now_unix_s)?;
     let period = Period::containing(account.signed_up_unix_s, now_unix_s);
     let month = account.month.filter(|month| month.period_start_unix_s == period.start_unix_s);
     let keys = store.list_keys(Some(account.id))?;

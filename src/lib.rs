@@ -18,8 +18,9 @@ pub mod pure;
 pub mod service;
 pub mod state;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::TcpListener;
+use std::pin::pin;
 use std::sync::Arc;
 
 use crate::config::Config;
@@ -53,53 +54,49 @@ pub enum RunError {
     Io(#[from] std::io::Error),
 }
 
-/// The sockets of a server. They are bound outside, so that a port of 0 can be asked what it became.
-#[derive(Debug)]
-pub struct Listeners {
-    /// For calls.
-    pub public: TcpListener,
-    /// For metrics and health, where that is wanted.
-    pub private: Option<TcpListener>,
-}
-
-/// Serves `listeners` until `shutdown` resolves and calls under way have finished. Blocks the calling thread.
+/// Serves `listener` with what [`open`] has made, until `shutdown` resolves and calls under way have finished. Blocks the
+/// calling thread.
 ///
-/// The data directory is as [`open`] wants it. `ready` is called once, when all that can fail at a start has been done.
-/// `report` is told of accounts whose plan is not defined, of receivers that cannot be reached and of trouble with the
-/// disk, while serving goes on; `log` takes a line for each call.
+/// The listeners are bound outside, so that a port of 0 can be asked what it became; `private` is for metrics and health,
+/// where they are wanted. `ready` is called once, when all that can fail at a start has been done. `report` is told of
+/// accounts whose plan is not defined, of receivers that cannot be reached and of trouble with the disk, while serving
+/// goes on.
 pub fn run(
-    config: Config,
-    clock: Clock,
-    listeners: Listeners,
+    gateway: Arc<Gateway>,
+    folder: Folder,
+    listener: TcpListener,
+    private: Option<TcpListener>,
     report: Report,
-    log: Log,
     ready: impl FnOnce(),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    let (data, notices) = (config.data.clone(), config.notices.clone());
-    let (gateway, folder) = open(config, clock.clone(), report.clone(), log)?;
-    let metrics = gateway.metrics.clone();
+    let (data, notices, clock) = (&gateway.config.data, &gateway.config.notices, gateway.clock.clone());
     // Ends last, to say that the others are ending.
-    let _observing = match listeners.private {
-        Some(listener) => Some(edge::private::watch(listener, gateway.clone())?),
-        None => None,
-    };
+    let _observing = private.map(|private| edge::private::watch(private, gateway.clone())).transpose()?;
     // Ends after the calls: what the last of them cost is folded.
     let _folding = folder::watch(folder)?;
-    let _watching = keyring::watch(gateway.keyring.clone(), Store::open(&data)?, report.clone())?;
-    let _delivering = edge::notices::watch(&notices, Store::open(&data)?, clock, metrics, report)?;
-    // The server first asks whether to stop when its threads are there.
-    let shutdown = async {
-        ready();
-        shutdown.await;
-        gateway.meter.health.stop();
-    };
-    Ok(edge::http::serve::serve(gateway.clone(), listeners.public, shutdown)?)
+    let _watching = keyring::watch(gateway.keyring.clone(), Store::open(data)?, report.clone())?;
+    let metrics = gateway.metrics.clone();
+    let _delivering = edge::notices::watch(notices, Store::open(data)?, clock, metrics, report)?;
+    let mut shutdown = pin!(shutdown);
+    let mut ready = Some(ready);
+    // The server first asks whether to stop when its threads are there; and what asks it to is listened to from then on.
+    let shutdown = poll_fn(|context| {
+        let asked = shutdown.as_mut().poll(context);
+        if let Some(ready) = ready.take() {
+            ready();
+        }
+        if asked.is_ready() {
+            gateway.meter.health.stop();
+        }
+        asked
+    });
+    Ok(edge::http::serve::serve(gateway.clone(), listener, shutdown)?)
 }
 
 /// All that calls need, over the data directory of `config`, and what folds the ledger behind them.
 ///
-/// The data directory must be there, and this process have it to itself ([`Store::lock_for_serving`]). `report` is told of
+/// The data directory must be there, and this process have it to itself ([`Store::wait_to_serve`]). `report` is told of
 /// trouble, `log` of calls.
 pub fn open(config: Config, clock: Clock, report: Report, log: Log) -> Result<(Arc<Gateway>, Folder), RunError> {
     let channels = edge::notices::channels(&config.notices);

@@ -23,17 +23,15 @@ use ring::rand::SystemRandom;
 use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
-use crate::Listeners;
 use crate::RunError;
 use crate::accounts::{self, AccountsError, Expiry, KeyRequest};
 use crate::config::{self, Config, ConfigErrors};
-use crate::edge::notices;
 use crate::pure::bounds::{self, Bounds};
 use crate::pure::log_line::Level;
 use crate::pure::webhook::SigningSecret;
 use crate::service::catalog;
 use crate::state::clock::Clock;
-use crate::state::folder::{self, FoldError};
+use crate::state::folder;
 use crate::state::log::Log;
 use crate::state::report::Report;
 use crate::state::store::{Store, StoreError};
@@ -297,8 +295,6 @@ enum Failure {
     Accounts(#[from] AccountsError),
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error(transparent)]
-    Ledger(#[from] FoldError),
     #[error("cannot listen on {address}: {cause}")]
     Listen { address: SocketAddr, cause: io::Error },
     #[error(transparent)]
@@ -378,27 +374,28 @@ fn load(file: Option<PathBuf>, data: Option<PathBuf>) -> Result<Config, ConfigEr
     Ok(Config { data: data.unwrap_or(config.data), ..config })
 }
 
-/// Takes the address and the data directory before it makes the first key: a start that fails should not have made a key
-/// that nobody has seen.
+/// Takes the address, the data directory and the ledger before it makes the first key: a start that fails should not have
+/// made a key that nobody has seen.
 fn serve(config: Config) -> Result<(), Failure> {
-    let (public, address) = bind(config.listen)?;
+    let (listener, address) = bind(config.listen)?;
     let (private, private_address) = config.private_listen.map(bind).transpose()?.unzip();
     let mut store = Store::open(&config.data)?;
-    let _lock = Store::lock_for_serving(&config.data)?;
+    let _lock = Store::wait_to_serve(&config.data)?;
     let clock = Clock::system();
-    let first = accounts::first_start(&mut store, &config, clock.unix_s())?;
-    drop(store);
     let apis = config.apis.clone();
     // Dropped last: it writes what the others say at their end.
     let (log, _writer) = Log::start(config.logs, clock.clone(), standard_error())?;
     tell_of_panics(log.report());
+    let (gateway, folder) = crate::open(config, clock.clone(), log.report(), log.clone())?;
+    let first = accounts::first_start(&mut store, &gateway.config, clock.unix_s())?;
+    gateway.keyring.refresh(&store).map_err(RunError::from)?;
+    drop(store);
     let ready = || {
         // A server whose output nobody reads serves all the same.
         let _ = print(&Zeroizing::new(show::welcome(address, private_address, first.as_ref(), &apis)));
         log.event(Level::Info, &format_args!("polygate {} serves {address}", env!("CARGO_PKG_VERSION")));
     };
-    let listeners = Listeners { public, private };
-    crate::run(config, clock, listeners, log.report(), log.clone(), ready, stop_signal(&log))?;
+    crate::run(gateway, folder, listener, private, log.report(), ready, stop_signal(&log))?;
     log.event(Level::Info, &"polygate has stopped");
     Ok(())
 }
@@ -422,11 +419,14 @@ fn reporter() -> Report {
     Arc::new(|message: &dyn Display| print_error(&format!("polygate: {message}\n")))
 }
 
-/// The store with all that has been charged, also by a server that was killed.
+/// The store with all that has been charged, also by a server that was killed. Where that cannot be added, as on a full
+/// disk, the operator is told, and what there is has to do.
 fn settled(config: &Config) -> Result<Store, Failure> {
     let mut store = Store::open_existing(&config.data)?;
-    let channels = notices::channels(&config.notices);
-    folder::settle(config, &mut store, channels, &Clock::system(), &reporter())?;
+    let report = reporter();
+    if let Err(error) = folder::settle(&config.data, &mut store, &Clock::system(), &report) {
+        report(&format_args!("what a server charged last is not included: {error}"));
+    }
     Ok(store)
 }
 
@@ -494,7 +494,7 @@ fn accounts(config: &Config, command: AccountsCommand) -> Result<String, Failure
 
 fn credits(config: &Config, command: CreditsCommand) -> Result<String, Failure> {
     let now_unix_s = Clock::system().unix_s();
-    let mut store = Store::open_existing(&config.data)?;
+    let mut store = settled(config)?;
     Ok(match command {
         CreditsCommand::Grant { email, credits, reference, note, output } => {
             let granted = accounts::grant(&mut store, &email, credits, reference, &note, now_unix_s)?;

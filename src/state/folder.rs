@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use governor::clock::Clock as _;
+
 use crate::config::{Config, Retention};
 use crate::pure::record::{Place, Record};
-use crate::pure::usage::HOUR_S;
 
 use super::clock::Clock;
 use super::journal::{self, Batch, Journal, JournalError, Lineage};
@@ -23,6 +24,9 @@ pub const FOLD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Records that are folded in one transaction.
 const RECORDS_MAX: usize = 256 * 1024;
+
+/// How often it is looked for what can be forgotten.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(3_600);
 
 /// Rows that are forgotten in an hour. That takes about a second, and keeps up with 100,000 keys that are always in use.
 const PRUNED_ROWS_MAX: usize = 100_000;
@@ -55,6 +59,8 @@ pub struct Folder {
     seq: i64,
     rules: NoticeRules,
     retention: Retention,
+    /// When it was last asked what to forget: the date, and the time that goes on evenly.
+    looked: (u64, Duration),
     clock: Clock,
     metrics: Arc<Metrics>,
     report: Report,
@@ -72,49 +78,66 @@ pub fn open(
 ) -> Result<Folder, FoldError> {
     let rules = NoticeRules { plans: config.plans.clone(), channels };
     let directory = config.data.join(DIRECTORY_NAME);
-    let (lineage, folded) = catch_up(&mut store, &directory, &rules, &clock, &report)?;
+    let (lineage, folded) = catch_up(&mut store, &directory, Some(&rules), &clock, &report)?;
+    store.catch_up_notices(&rules, clock.unix_s())?;
     let journal = Journal::open(&directory, lineage, folded, config.durability)?;
     let meter = Arc::new(Meter::new(journal, report.clone()));
     meter.health.folded(true, &clock);
     meter.health.charged(store.last_use_unix_s()?.unwrap_or(0));
     let seq = store.changes_since(0)?.seq;
     let retention = config.retention.clone();
-    let damaged = false;
-    Ok(Folder { store, meter, directory, lineage, folded, damaged, seq, rules, retention, clock, metrics, report })
+    let looked = (clock.unix_s(), clock.monotonic());
+    Ok(Folder {
+        store,
+        meter,
+        directory,
+        lineage,
+        folded,
+        damaged: false,
+        seq,
+        rules,
+        retention,
+        looked,
+        clock,
+        metrics,
+        report,
+    })
 }
 
 /// Folds what a server that was killed has left in the journal, so that what is read from the store is all there is.
-/// Where there is nothing of the kind, or a server has the data directory and does so itself, nothing happens.
-pub fn settle(
-    config: &Config,
-    store: &mut Store,
-    channels: Vec<Channel>,
-    clock: &Clock,
-    report: &Report,
-) -> Result<(), FoldError> {
-    let directory = config.data.join(DIRECTORY_NAME);
+/// Where there is nothing of the kind, or a server has the data directory and does so itself, nothing happens. Notices are
+/// left to the next server, which knows its plans and channels.
+pub fn settle(data: &Path, store: &mut Store, clock: &Clock, report: &Report) -> Result<(), FoldError> {
+    let directory = data.join(DIRECTORY_NAME);
     let (lineage, folded) = store.journal_place()?;
     // The lock is not taken for nothing: a server that starts meanwhile would find the directory taken.
     if journal::read(&directory, &lineage, folded, None, 1).is_ok_and(|batch| batch.end == folded) {
         return Ok(());
     }
-    let _lock = match Store::lock_for_serving(&config.data) {
+    let _lock = match Store::lock_for_serving(data) {
         Err(StoreError::Served(_)) => return Ok(()),
         taken => taken?,
     };
-    let rules = NoticeRules { plans: config.plans.clone(), channels };
-    catch_up(store, &directory, &rules, clock, report).map(drop)
+    catch_up(store, &directory, None, clock, report).map(drop)
 }
 
 /// Folds all that is in the journal, and returns up to where that is.
 fn catch_up(
     store: &mut Store,
     directory: &Path,
-    rules: &NoticeRules,
+    rules: Option<&NoticeRules>,
     clock: &Clock,
     report: &Report,
 ) -> Result<(Lineage, Place), FoldError> {
     let (lineage, mut folded) = store.journal_place()?;
+    if folded.segment > 0 && journal::last_segment(directory)?.is_none_or(|last| last < folded.segment) {
+        // The segment that was written to last is never deleted.
+        report(&format_args!(
+            "segment {} of the journal in {} is not there any more: charges that had not reached the database went with it",
+            folded.segment,
+            directory.display()
+        ));
+    }
     let mut damaged = false;
     loop {
         let batch = journal::read(directory, &lineage, folded, None, RECORDS_MAX)?;
@@ -154,7 +177,7 @@ impl Folder {
             let (tally, changed) = (self.meter.tally.take(), std::mem::take(&mut changed));
             let fold = Fold { tally, changed, damaged: self.damaged, ..sum(batch) };
             let idle = fold.folded == self.folded && fold.tally.is_empty() && fold.changed.is_empty();
-            if !idle && let Err(error) = self.store.fold(&fold, &self.rules, self.clock.unix_s()) {
+            if !idle && let Err(error) = self.store.fold(&fold, Some(&self.rules), self.clock.unix_s()) {
                 self.meter.tally.put_back(fold.tally);
                 return Err(error.into());
             }
@@ -173,9 +196,19 @@ impl Folder {
         Ok(())
     }
 
-    /// Forgets what is older than it has to be kept.
+    /// Forgets, once an hour, what is older than it has to be kept. Where the date has leapt ahead meanwhile, nothing: it
+    /// may be wrong, and is believed when it is still the same an hour later.
     fn prune(&mut self) -> Result<(), FoldError> {
-        self.store.prune(self.clock.unix_s(), &self.retention, PRUNED_ROWS_MAX)?;
+        let (now_unix_s, now) = (self.clock.unix_s(), self.clock.now());
+        let (before_unix_s, before) = self.looked;
+        if now.saturating_sub(before) < PRUNE_INTERVAL {
+            return Ok(());
+        }
+        self.looked = (now_unix_s, now);
+        let leapt_s = now_unix_s.saturating_sub(before_unix_s).saturating_sub((now - before).as_secs());
+        if leapt_s < PRUNE_INTERVAL.as_secs() {
+            self.store.prune(now_unix_s, &self.retention, PRUNED_ROWS_MAX)?;
+        }
         Ok(())
     }
 }
@@ -213,23 +246,15 @@ fn sum(batch: Batch) -> Fold {
 /// The operator is told of a fold that fails, once, and of the first that succeeds again.
 pub fn watch(mut folder: Folder) -> std::io::Result<Routine> {
     let mut failing = false;
-    let mut pruned_hour = 0;
     routine::start("folder", FOLD_INTERVAL, move || {
         folder.meter.look();
         let start = folder.clock.monotonic();
-        let mut folded = folder.fold();
         // A fold of nothing does not find out whether there is somebody to write to.
-        if folded.is_ok() {
-            folded = folder.store.check_writable().map_err(FoldError::from);
-        }
+        let folded = folder.fold().and_then(|()| Ok(folder.store.check_writable()?));
         folder.metrics.fold(folded.is_ok(), folder.clock.monotonic().saturating_sub(start));
         folder.meter.health.folded(folded.is_ok(), &folder.clock);
-        let hour = folder.clock.unix_s() / HOUR_S;
-        // After the fold: a notice that is forgotten before would be given again.
-        if folded.is_ok() && pruned_hour != hour {
-            folded = folder.prune();
-            pruned_hour = hour;
-        }
+        // What is folded first is not noticed twice: a notice is what keeps its like from being given again.
+        let folded = folded.and_then(|()| folder.prune());
         let failed = std::mem::replace(&mut failing, folded.is_err());
         match folded {
             Ok(()) if failed => (folder.report)(&"the journal reaches the database again"),

@@ -186,6 +186,11 @@ impl Journal {
         appended
     }
 
+    /// Whether answers wait for the disk.
+    pub fn waits(&self) -> bool {
+        self.syncer.is_some()
+    }
+
     /// Waits until everything before `end`, which [`Journal::append`] returned, survives what [`Durability`] promises.
     ///
     /// One `fdatasync` serves all who wait meanwhile. An error says that the records could not be made durable and have
@@ -294,6 +299,11 @@ pub fn keep_damaged(directory: &Path, segment: u64) -> Result<()> {
         Err(_) if to.exists() => Ok(()),
         linked => linked.and_then(|()| sync_directory(directory)).map_err(cannot("make", &to)),
     }
+}
+
+/// The number of the last segment; `None` where there is none.
+pub fn last_segment(directory: &Path) -> Result<Option<u64>> {
+    Ok(segments(directory)?.last().copied())
 }
 
 /// What [`read`] found.

@@ -3,9 +3,14 @@
 //! A call first reserves what it costs; the [`Hold`] it gets is committed once the answer is ready, and gives the
 //! credits back when it is dropped instead, be it by an error, a hang-up or a panic.
 
+use std::future::pending;
+use std::panic::resume_unwind;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 use crate::pure::book::{Book, Credits, Opening, Share};
 use crate::pure::record::{Charge, Place, Record};
@@ -130,40 +135,45 @@ pub struct Hold {
 impl Hold {
     /// Charges the credits: they are in the journal, as durable as is configured, when this returns.
     ///
+    /// Dropped before the charge is written, it gives the credits back; later they stay charged.
+    ///
     /// # Errors
     /// When the journal cannot be written. Nothing is charged then.
-    pub async fn commit(self, meter: &Meter, caller: Caller) -> Result<(), JournalError> {
+    pub async fn commit(self, meter: &Arc<Meter>, caller: Caller) -> Result<(), JournalError> {
         meter.watch(self.write(meter, caller).await)
     }
 
-    async fn write(self, meter: &Meter, caller: Caller) -> Result<(), JournalError> {
+    async fn write(self, meter: &Arc<Meter>, caller: Caller) -> Result<(), JournalError> {
         let Some(mut charging) = self.join(meter, caller) else { return Ok(()) };
         charging.member.gather().await;
-        let end = charging.settle()?;
-        let durable = meter.journal.durable(end).await;
-        if durable.is_err() {
-            // What could not be made durable has been cut off the journal.
-            charging.hold.balance.book().uncharge(&charging.share);
-        } else if charging.tells {
-            // Not before: no charge that counts may lack the ceiling that it stands under.
-            charging.hold.balance.book().ceiling_told(&charging.share);
+        let charged = charging.settle()?;
+        match charged.keep() {
+            None => Ok(()),
+            Some(kept) => match kept.await {
+                Ok(durable) => durable,
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => resume_unwind(panic),
+                    // The process ends, and with it this call.
+                    Err(_) => pending().await,
+                },
+            },
         }
-        durable
     }
 
-    fn join(self, meter: &Meter, Caller { account, key, api }: Caller) -> Option<Charging<'_>> {
+    fn join(self, meter: &Arc<Meter>, Caller { account, key, api }: Caller) -> Option<Charging<'_>> {
         let share = self.share?;
         let Share { month, bonus, unix_s, .. } = share;
         let untold = self.balance.book().untold_ceiling(&share);
         let ceiling = untold.map(|credits| Record::Ceiling { account, unix_s, credits });
         let charge = Record::Charge(Charge { account, key, api, unix_s, month, bonus });
         let member = meter.journal.join(Entry { ceiling, charge });
-        Some(Charging { hold: self, share, tells: ceiling.is_some(), member })
+        Some(Charging { meter, hold: self, share, tells: ceiling.is_some(), member })
     }
 }
 
 /// A hold on its way into the journal. Dropped, it is charged if and only if it has been written by then.
 struct Charging<'a> {
+    meter: &'a Arc<Meter>,
     hold: Hold,
     share: Share,
     /// Whether a ceiling is written with it.
@@ -171,25 +181,64 @@ struct Charging<'a> {
     member: Member<'a>,
 }
 
-impl Charging<'_> {
-    /// Writes the charge, with those of everybody who is ready, and returns the place behind them.
-    fn settle(&mut self) -> Result<Place, JournalError> {
-        let end = self.member.write()?;
-        self.charge();
-        Ok(end)
-    }
+/// A charge that is written, and may still have to be made durable.
+struct Charged {
+    meter: Arc<Meter>,
+    balance: Arc<Balance>,
+    share: Share,
+    tells: bool,
+    end: Place,
+}
 
-    fn charge(&mut self) {
+impl Charging<'_> {
+    /// Writes the charge, with those of everybody who is ready.
+    fn settle(&mut self) -> Result<Charged, JournalError> {
+        let end = self.member.write()?;
         if self.hold.share.take().is_some() {
             self.hold.balance.book().charge(&self.share);
         }
+        let (meter, balance) = (Arc::clone(self.meter), Arc::clone(&self.hold.balance));
+        Ok(Charged { meter, balance, share: self.share, tells: self.tells, end })
     }
 }
 
 impl Drop for Charging<'_> {
     fn drop(&mut self) {
-        if !self.member.withdraw() {
-            self.charge();
+        // Without a share it has been settled.
+        if self.hold.share.is_some()
+            && !self.member.withdraw()
+            && let Ok(charged) = self.settle()
+        {
+            charged.keep();
+        }
+    }
+}
+
+impl Charged {
+    /// Sees to it that the charge becomes durable, or is taken back; to the end, even when nobody waits for it any more,
+    /// lest the books say other than the journal. `None` where there is nothing to wait for.
+    fn keep(self) -> Option<JoinHandle<Result<(), JournalError>>> {
+        if !self.meter.journal.waits() {
+            self.told();
+            return None;
+        }
+        // Without a runtime the process is about to end.
+        let runtime = Handle::try_current().ok()?;
+        Some(runtime.spawn(async move {
+            let durable = self.meter.journal.durable(self.end).await;
+            match durable {
+                Ok(()) => self.told(),
+                // What could not be made durable has been cut off the journal.
+                Err(_) => self.balance.book().uncharge(&self.share),
+            }
+            durable
+        }))
+    }
+
+    /// Not before it is durable: no charge that counts may lack the ceiling that it stands under.
+    fn told(&self) {
+        if self.tells {
+            self.balance.book().ceiling_told(&self.share);
         }
     }
 }

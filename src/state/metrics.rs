@@ -1,7 +1,7 @@
 //! The numbers of a running server, and how Prometheus reads them.
 //!
 //! Every number is a field, so that counting is an addition and never a look-up; labels are few and known beforehand:
-//! no account, key or address is one. What every call counts is kept apart for each thread, in [`Shard`]s, and added up
+//! no account, key or address is one. What every call counts is kept apart for each thread, in shards, and added up
 //! when somebody asks.
 
 use std::fmt::{Display, Write};

@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import pathlib
 import re
 import sqlite3
 import struct
@@ -22,7 +21,7 @@ Credit.__doc__ = "What the database has of an account, over all months."
 Ledger = collections.namedtuple("Ledger", "credit usage notices accounts")
 Ledger.__doc__ = """The database at rest.
 
-`credit` by account. `usage` by key and API: (calls answered with success, credits). `notices` by account: the thresholds.
+`credit` by account. `usage` by key and API: calls answered with success, and credits. `notices` by account: thresholds.
 `accounts` has the numbers of the accounts by address.
 """
 
@@ -44,7 +43,7 @@ def read(data):
         usage = {
             (key, api): (ok, credits)
             for key, api, ok, credits in database.execute(
-                "SELECT key_id, api.name, sum(ok), sum(credits) FROM usage_hour JOIN api ON api.id = api_id GROUP BY 1, 2"
+                "SELECT key_id, name, sum(ok), sum(credits) FROM usage_hour JOIN api ON api.id = api_id GROUP BY 1, 2"
             )
         }
         notices = collections.defaultdict(list)
@@ -52,19 +51,6 @@ def read(data):
             notices[account].append(percent)
         accounts = dict(database.execute("SELECT email, id FROM account"))
     return Ledger(credit, usage, notices, accounts)
-
-
-def grant(data, account, credits):
-    """Grants credits, as the command would."""
-    with contextlib.closing(sqlite3.connect(data / "polygate.db", timeout=30)) as database, database:
-        database.execute(
-            "INSERT INTO credit_grant (account_id, credits, reference, note, at_unix_s) "
-            "VALUES (?, ?, hex(randomblob(16)), '', unixepoch())",
-            (account, credits),
-        )
-        database.execute(
-            "INSERT INTO change_log (account_id, change, at_unix_s) VALUES (?, 'credits granted', unixepoch())", (account,)
-        )
 
 
 def segments(data):
@@ -75,7 +61,7 @@ def segments(data):
 
 def damaged(data):
     """The files that were kept because of damage, by number."""
-    return {int(path.stem): path for path in pathlib.Path(data / "journal").glob("*.damaged")}
+    return {int(path.stem): path for path in (data / "journal").glob("*.damaged")}
 
 
 def unfolded(data):
@@ -95,6 +81,7 @@ def _record(segment, offset_bytes, content):
     (checksum,) = struct.unpack_from("<I", content)
     summed = struct.pack("<QQ", segment, offset_bytes) + content[4:]
     assert len(content) == RECORD_BYTES and zlib.crc32(summed) == checksum, (segment, offset_bytes, content)
-    kind, account, month, bonus = content[4], *struct.unpack_from("<I", content, 8), *struct.unpack_from("<II", content, 24)
+    (account,) = struct.unpack_from("<I", content, 8)
+    kind, credits = content[4], sum(struct.unpack_from("<II", content, 24))
     assert kind in (CHARGE, CEILING), kind
-    return Record(segment, offset_bytes, kind, account, month + bonus if kind == CHARGE else 0)
+    return Record(segment, offset_bytes, kind, account, credits if kind == CHARGE else 0)

@@ -1,7 +1,7 @@
 """Calls over many keep-alive connections at once, each counted by what becomes of it.
 
-One thread and plain sockets: as fast as the server's debug build, and each connection has a call under way at all times,
-so that a kill always finds as many in flight as there are connections.
+One thread and plain sockets: as fast as the server's debug build. Each connection has a call under way at all times, so
+that a kill always finds as many in flight as there are connections.
 """
 
 import collections
@@ -45,13 +45,26 @@ class Load:
         self.acknowledged = collections.Counter()
         self.in_flight = collections.Counter()
         self.statuses = collections.Counter()
+        # By account: the head of the latest answer, in lower case.
+        self.heads = {}
         self.mistakes = []
         # Of this run, by account and API: the latest status of calls that might succeed, and how often in a row.
         self._streaks = {}
 
-    def run(self, port, done=lambda: False):
-        """Calls at random until the server is gone, or `done` and all calls have been answered."""
+    def run(self, port, done=lambda: False, at_most_s=float("inf")):
+        """Calls at random until the server is gone, or `done`, or so much time has passed; whether it was done by then.
+
+        Calls that are under way then are waited for.
+        """
         self._streaks = {}
+        deadline_s = time.monotonic() + at_most_s
+        is_done = False
+
+        def over():
+            nonlocal is_done
+            is_done = is_done or done()
+            return is_done or time.monotonic() > deadline_s
+
         # One for each connection: what it asks does not hang on how fast the others are.
         choosers = [random.Random(self._chooser.random()) for _ in range(CONNECTIONS)]
         with selectors.DefaultSelector() as selector:
@@ -59,7 +72,8 @@ class Load:
                 connection = Connection(lambda chooser=chooser: [chooser.choice(self._calls)])
                 self._open(selector, connection, port)
                 self._send(selector, connection)
-            self._serve(selector, done)
+            self._serve(selector, over)
+        return is_done
 
     def burst(self, port, calls, connections):
         """Makes all `calls` at once, and returns the statuses of the answers with their numbers."""
@@ -93,9 +107,9 @@ class Load:
             # Nobody was there to take it.
             self._close(selector, connection)
 
-    def _serve(self, selector, done):
+    def _serve(self, selector, over):
         heard_s = time.monotonic()
-        is_done = False
+        is_over = False
         while selector.get_map():
             ready = selector.select(timeout=0.02)
             now_s = time.monotonic()
@@ -103,10 +117,10 @@ class Load:
                 heard_s = now_s
             elif now_s - heard_s > SILENCE_MAX_S:
                 raise RuntimeError(f"the server runs and has not answered for {SILENCE_MAX_S} seconds")
-            is_done = is_done or done()
+            is_over = is_over or over()
             for key, _ in ready:
                 connection = key.data
-                if not self._receive(connection) or is_done and not connection.calls:
+                if not self._receive(connection) or is_over and not connection.calls:
                     self._close(selector, connection)
                 elif not connection.calls:
                     self._send(selector, connection)
@@ -132,6 +146,7 @@ class Load:
 
     def _count(self, call, status, head):
         self.statuses[status] += 1
+        self.heads[call.account] = head
         if status == 200:
             self.acknowledged[call.key, call.api] += 1
         if status not in call.allowed:

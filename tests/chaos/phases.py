@@ -6,7 +6,7 @@ import time
 
 import ledger
 from load import Call, Load, request
-from trial import ACCOUNTS, KEY2OTP, KILL_S, TOTP, Totals, Trial, after
+from trial import ACCOUNTS, KEY2OTP, KILL_S, TOTP, Totals, Trial
 
 # How long it may take until every account is exhausted.
 EXHAUSTION_S = 60
@@ -29,9 +29,12 @@ def kill(directory, chooser, restarts, durability):
             email, plan = chooser.choice(trial.emails), chooser.choice(["small", "large", "larger"])
             credits = chooser.randint(1, 500)
             changes = [lambda: trial.set_plan(email, plan), lambda: trial.grant(email, credits), lambda: None]
+            if chooser.random() < 0.3:
+                # While the server starts, this folds what the one before has left.
+                trial.desk.begin("accounts", "show", email)
             trial.until_killed(chooser.choice(changes))
         server = trial.serve()
-        trial.load.run(server.port, after(KILL_S[1]))
+        trial.load.run(server.port, at_most_s=KILL_S[1])
         trial.stop(server)
         totals = trial.balance()
         trial.expect(totals.acknowledged > 0, "nothing was acknowledged")
@@ -45,9 +48,8 @@ def limit(directory, chooser, restarts):
             credits, is_granted = chooser.randint(1, 500), number < ACCOUNTS // 2
             trial.until_killed(lambda: trial.grant(trial.emails[number], credits) if is_granted else None)
         server = trial.serve()
-        late = after(EXHAUSTION_S)
-        trial.load.run(server.port, lambda: trial.load.steady(403, TOTP) or late())
-        trial.expect(trial.load.steady(403, TOTP), f"not every account is exhausted after {EXHAUSTION_S} s")
+        exhausted = trial.load.run(server.port, lambda: trial.load.steady(403, TOTP), EXHAUSTION_S)
+        trial.expect(exhausted, f"not every account is exhausted after {EXHAUSTION_S} s")
         trial.stop(server)
         totals = trial.balance()
         charged, told = trial.charged(), ledger.read(trial.data).notices
@@ -55,7 +57,7 @@ def limit(directory, chooser, restarts):
         for account in trial.accounts.values():
             most = trial.most_a_month[account] + trial.granted[account]
             exact += charged[account] == most
-            trial.expect(charged[account] == most, f"account {account}: {charged[account]} of {most} credits are charged")
+            trial.expect(charged[account] == most, f"account {account}: {charged[account]} of {most} are charged")
             trial.expect(told[account] == [80, 95, 100], f"account {account}: its notices are {told[account]}")
         notices = sum(map(len, told.values()))
     return totals, f"{exact} of {ACCOUNTS} accounts exactly at their limit, {notices} of {3 * ACCOUNTS} notices"
@@ -67,7 +69,7 @@ def one_credit(directory, chooser):
         server = trial.serve()
         for account in trial.accounts.values():
             calls = [call for call in trial.calls if call.account == account and 200 in call.allowed]
-            statuses = trial.load.burst(server.port, (calls * 1_000)[:1_000], connections=100)
+            statuses = trial.load.burst(server.port, (calls * 1_000)[:1_000], connections=1_000)
             trial.expect(statuses == {200: 1, 403: 999}, f"account {account}: 1,000 calls at once ended in {statuses}")
         trial.stop(server)
         totals = trial.balance()
@@ -110,32 +112,31 @@ def full_disk(directory, chooser):
         free = Call(request("GET", "/v1/api/key2otp?secret=GEZDGNBVGY3TQOI", []), None, None, KEY2OTP, (200,))
         trial.load = load = Load([*priced, *[free] * (len(priced) // 3)], chooser)
 
-        def until(server, status, seconds):
+        def until(status, at_most_s):
             """Calls until all that cost something end in this status; those that are free succeed anyhow."""
-            late = after(seconds)
-            load.run(server.port, lambda: load.steady(status, TOTP) and load.steady(200, KEY2OTP) or late())
-            trial.expect(load.steady(status, TOTP), f"not all calls are answered {status} after {seconds} s")
-            trial.expect(load.steady(200, KEY2OTP), "calls that cost nothing fail")
+            steady = lambda: load.steady(status, TOTP) and load.steady(200, KEY2OTP)
+            trial.expect(load.run(server.port, steady, at_most_s), f"not all end in {status} after {at_most_s} s")
 
         server = trial.serve()
-        until(server, 200, RECOVERY_S)
+        until(200, RECOVERY_S)
         filler = Filler(disk / "filler")
-        until(server, 503, FILL_S)
-        load.run(server.port, after(FULL_S))
-        until(server, 503, FILL_S)
+        until(503, FILL_S)
+        load.run(server.port, at_most_s=FULL_S)
+        until(503, FILL_S)
         filler.free()
         freed_s = time.monotonic()
-        until(server, 200, RECOVERY_S)
+        until(200, RECOVERY_S)
         recovered_s = time.monotonic() - freed_s
-        load.run(server.port, after(FULL_S))
-        until(server, 200, RECOVERY_S)
+        load.run(server.port, at_most_s=FULL_S)
+        until(200, RECOVERY_S)
+        nothing_is_held(trial, server)
         filler = Filler(disk / "filler")
-        until(server, 503, FILL_S)
+        until(503, FILL_S)
         trial.kill(server)
         told = server.errors()
         filler.free()
         server = trial.serve()
-        until(server, 200, RECOVERY_S)
+        until(200, RECOVERY_S)
         trial.stop(server)
         totals = trial.balance()
         refused = load.statuses[503]
@@ -145,7 +146,20 @@ def full_disk(directory, chooser):
         trial.expect(folds in ([0, 1], [0, 1, 0]), f"folding failed and went on, of which was told: {told}")
         trial.expect(len(charges) + len(folds) == len(told), f"on standard error: {told}")
     subprocess.run(["umount", disk], check=True)
-    return totals, f"{refused:,} calls answered 503 and not charged, 200 again {recovered_s:.1f} s after there was space"
+    return totals, f"{refused:,} calls answered 503 and not charged, 200 again {recovered_s:.1f} s after it was freed"
+
+
+def nothing_is_held(trial, server):
+    """What refused calls had set aside has been given back: what is not used is free."""
+    free = [call for call in trial.calls if 200 not in call.allowed]
+    trial.load.burst(server.port, free, connections=1)
+    for account in trial.accounts.values():
+        head = trial.load.heads[account].decode()
+        most, used, left = (
+            int(head.split(f"\r\nx-api-{name}: ")[1].split("\r\n")[0])
+            for name in ("max-credits", "credits-used", "remaining-credits")
+        )
+        trial.expect(used + left == most, f"account {account}: {used} of {most} credits are used and {left} left")
 
 
 def said(told, pair):
@@ -157,12 +171,13 @@ def torn(directory, chooser, times):
     """Damages what a killed server has left in the journal: all that is sound is charged, and the rest told of."""
     with Trial(directory, chooser, "larger") as trial:
         for number in range(times):
-            records = []
-            # A kill right after a fold leaves too little to damage.
-            while len(records) < 10:
+            # A kill right after a fold leaves too little to damage, but not again and again.
+            for _ in range(20):
                 trial.until_killed(after_s=(0.3, 0.9))
                 last = max(ledger.segments(trial.data))
                 records = [record for record in ledger.unfolded(trial.data) if record.segment == last]
+                if len(records) >= 10:
+                    break
             path = ledger.segments(trial.data)[last]
             content, lost, wanted = damage(path.read_bytes(), records, chooser, number)
             path.write_bytes(content)
@@ -172,8 +187,8 @@ def torn(directory, chooser, times):
             expected.subtract(trial.acknowledged())
 
             server = trial.serve()
-            trial.load.run(server.port, after(0.2))
-            trial.stop(server, f"({path.name}): {wanted};")
+            trial.load.run(server.port, at_most_s=0.2)
+            trial.stop(server, *(f"({path.name}): {text}" for text in wanted))
             expected.update(trial.acknowledged())
             charged = trial.charged()
             trial.expect(charged == expected, f"{wanted}: {charged} is charged, not {expected}")
@@ -184,18 +199,23 @@ def torn(directory, chooser, times):
 
 
 def damage(content, records, chooser, number):
-    """A segment's content as a broken disk may leave it: cut short within a record, or with one bit turned over.
+    """A segment's content as a broken disk may leave it: cut short within a record, or with a bit turned over.
 
-    Returns it with the records that are lost by that, and what the server is to say of it.
+    Returns it with the records that are lost by that, and what the server is to say of it, line by line.
     """
     if number % 2:
         first = chooser.choice(records).offset_bytes
         lost = [record for record in records if record.offset_bytes >= first]
         kept_bytes = chooser.randrange(1, ledger.RECORD_BYTES)
-        return content[: first + kept_bytes], lost, f"{kept_bytes} bytes at offset {first} are a record cut short"
-    # The first time a ceiling, without which what follows it is more than the account is known to have had.
-    lost = chooser.choice([record for record in records if (record.kind == ledger.CEILING) == (number == 0)])
+        return content[: first + kept_bytes], lost, [f"{kept_bytes} bytes at offset {first} are a record cut short"]
+    if number == 0:
+        # An account's ceilings, without which it seems to have been charged for more than it had.
+        ceilings = [record for record in records if record.kind == ledger.CEILING]
+        lost = [record for record in ceilings if record.account == ceilings[0].account]
+    else:
+        lost = [chooser.choice([record for record in records if record.kind == ledger.CHARGE])]
     turned = bytearray(content)
-    turned[lost.offset_bytes + chooser.randrange(ledger.RECORD_BYTES)] ^= 1 << chooser.randrange(8)
-    wanted = f"{ledger.RECORD_BYTES} bytes at offset {lost.offset_bytes} are not as they were written"
-    return bytes(turned), [lost], wanted
+    for record in lost:
+        turned[record.offset_bytes + chooser.randrange(ledger.RECORD_BYTES)] ^= 1 << chooser.randrange(8)
+    offsets = [record.offset_bytes for record in lost]
+    return bytes(turned), lost, [f"{ledger.RECORD_BYTES} bytes at offset {at} are not as they were" for at in offsets]

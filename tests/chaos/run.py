@@ -13,6 +13,7 @@ import argparse
 import os
 import pathlib
 import random
+import resource
 import secrets
 import shutil
 import subprocess
@@ -35,6 +36,9 @@ def main():
     parser.add_argument("--restarts", type=int, default=RESTARTS, help="restarts of the longest phase [%(default)s]")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 32), help="of all choices [random]")
     arguments = parser.parse_args()
+    # A thousand connections here and a thousand in the server.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most if most != resource.RLIM_INFINITY else 65_536, most))
     if INSIDE not in os.environ:
         enter_namespace(["--restarts", str(arguments.restarts), "--seed", str(arguments.seed)])
     sys.exit(run(arguments.restarts, arguments.seed))

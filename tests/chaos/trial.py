@@ -1,9 +1,8 @@
-"""One data directory under test: its accounts and their calls, what they were given, and whether the books are right."""
+"""One data directory under test: its accounts, their calls, what they were given, and whether the books are right."""
 
 import dataclasses
 import json
 import signal
-import time
 from collections import Counter
 
 import ledger
@@ -118,9 +117,9 @@ class Trial:
         self.desk.begin("accounts", "set-plan", email, plan)
 
     def grant(self, email, credits):
-        """Grants credits."""
+        """Grants credits by the command, which runs while other things go on."""
         self.granted[self.accounts[email]] += credits
-        ledger.grant(self.data, self.accounts[email], credits)
+        self.desk.begin("credits", "grant", email, credits)
 
     def until_killed(self, change=lambda: None, after_s=KILL_S):
         """Starts a server, has it called, and kills it at a random moment; `change` begins meanwhile."""
@@ -221,9 +220,3 @@ def calls(account, number, key, api):
         good = request("GET", "/v1/api/key2otp?secret=GEZDGNBVGY3TQOI", header)
         bad = request("GET", "/v1/api/key2otp?secret=GEZDGNBVGY3TQOI&digits=99", header)
     return [*[Call(good, account, number, api, (200, 403))] * 3, Call(bad, account, number, api, (400,))]
-
-
-def after(seconds):
-    """Whether so much time has passed since now."""
-    deadline_s = time.monotonic() + seconds
-    return lambda: time.monotonic() > deadline_s

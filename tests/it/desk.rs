@@ -89,7 +89,7 @@ fn accounts_show_says_where_an_account_stands() {
     let rows = format!(
         "INSERT INTO credit VALUES (1, {0}, 1000, 200, 50);
          UPDATE bonus SET used = 450 WHERE account_id = 1;
-         INSERT INTO notice VALUES (1, 1, {0}, 80, 900, 1100, {now}), (2, 1, {0} - 1, 95, 1, 1, {now})",
+         INSERT INTO notice VALUES (1, 1, {0}, 80, 'free', 900, 1100, {now}), (2, 1, {0} - 1, 95, 'free', 1, 1, {now})",
         period.start_unix_s,
     );
     database(&desk).execute_batch(&rows).unwrap();

@@ -382,3 +382,17 @@ fn a_file_that_is_no_database_is_named() {
     let wanted = "polygate: cannot open the database data/polygate.db: file is not a database\n";
     assert_eq!((code, error.as_str()), (1, wanted));
 }
+
+#[test]
+fn a_first_start_that_fails_has_made_no_key() {
+    let desk = Desk::new();
+    std::fs::create_dir_all(desk.data()).unwrap();
+    let in_the_way = desk.data().join("journal");
+    std::fs::write(&in_the_way, "").unwrap();
+    let (code, error) = desk.fails("serve --listen 127.0.0.1:0");
+    assert!(code == 1 && error.contains("journal"), "{error}");
+    std::fs::remove_file(in_the_way).unwrap();
+    let mut server = Server::start(&desk, "");
+    let key = server.printed("pg-").unwrap();
+    assert_eq!(server.call(&key), 200);
+}

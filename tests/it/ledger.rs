@@ -1,7 +1,13 @@
 //! Credits over time: what a restart leaves, what is counted, and who is told.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use polygate::pure::plan::Plan;
+use polygate::state::clock::Clock;
+use polygate::state::folder;
+use polygate::state::report::Report;
+use polygate::state::store::Store;
 use rusqlite::Connection;
 
 use crate::support::{App, Reports, Setup};
@@ -176,4 +182,82 @@ fn the_database_never_holds_more_charges_than_there_were_credits() {
     ] {
         database.execute(wrong, []).unwrap_err();
     }
+}
+
+/// An application whose notices go to a webhook, with ten credits, all but one of them used and nothing folded.
+async fn almost_spent() -> App {
+    let config = "plans: { free: { credits_a_month: 10 } }\n\
+                  notices: { webhook: { url: 'http://127.0.0.1:1/', secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw } }";
+    let app = App::new(&Setup { config: config.into(), ..Setup::default() });
+    for _ in 0..9 {
+        assert_eq!(app.send(CALL).await.status, 200);
+    }
+    app
+}
+
+#[tokio::test]
+async fn a_command_that_settles_the_journal_leaves_the_notices_to_the_server() {
+    let app = almost_spent().await;
+    let app = app.restart_after(|config, clock| {
+        let mut store = Store::open(&config.data).unwrap();
+        let report: Report = Arc::new(|message| panic!("{message}"));
+        folder::settle(&config.data, &mut store, clock, &report).unwrap();
+        let database = Connection::open(config.data.join("polygate.db")).unwrap();
+        let count = |sql| database.query_row(sql, [], |row| row.get::<_, u64>(0)).unwrap();
+        assert_eq!((count("SELECT used FROM credit"), count("SELECT count(*) FROM notice")), (9, 0));
+        config
+    });
+    assert_eq!(row(&app, "SELECT count(*), max(percent) FROM notice"), [1, 80]);
+    assert_eq!(row(&app, "SELECT count(*) FROM delivery"), [1]);
+}
+
+#[tokio::test]
+async fn a_plan_that_the_configuration_makes_smaller_is_noticed_at_the_start() {
+    let app = almost_spent().await;
+    app.fold();
+    assert_eq!(row(&app, "SELECT count(*), max(max) FROM notice"), [1, 10]);
+    let app = app.restart_after(|mut config, _| {
+        config.plans = vec![Arc::new(Plan { credits_a_month: 9, ..(*config.plans[0]).clone() })];
+        config
+    });
+    assert_eq!(row(&app, "SELECT count(*), max(percent), min(max) FROM notice"), [3, 100, 9]);
+    assert_eq!(app.send(CALL).await.status, 403);
+}
+
+#[tokio::test]
+async fn a_date_that_was_wrong_for_a_moment_does_not_last() {
+    let mut app = almost_spent().await;
+    app.clock.advance(Duration::from_secs(4 * 366 * 86_400));
+    assert_eq!(app.send(CALL).await.header("x-api-credits-used"), "1");
+    app.fold();
+    app.clock = Clock::fixed(1_765_924_235 + 60);
+    app = app.restart();
+    let answer = app.send(CALL).await;
+    assert_eq!((answer.header("x-api-credits-used"), answer.header("x-api-renewal")), ("10", "1768521600"));
+    assert_eq!(app.send(CALL).await.status, 403);
+}
+
+#[tokio::test]
+async fn with_a_cost_that_is_more_than_what_is_left_nothing_is_left() {
+    let config = "plans: { free: { credits_a_month: 4 } }\napis: { totpgenerator: { cost: 3 } }";
+    let app = App::new(&Setup { config: config.into(), ..Setup::default() });
+    assert_eq!(app.send(CALL).await.header("x-api-remaining-credits"), "1");
+    let refused = app.send(CALL).await;
+    assert_eq!((refused.status, refused.header("x-api-remaining-credits")), (403, "0"));
+}
+
+#[tokio::test]
+async fn a_journal_that_is_gone_is_told_once() {
+    let reports = Reports::default();
+    let mut app = App::new(&Setup { reports: Some(reports.clone()), ..Setup::default() });
+    assert_eq!(app.send(CALL).await.status, 200);
+    app.fold();
+    app = app.restart_after(|config, _| {
+        std::fs::remove_dir_all(config.data.join("journal")).unwrap();
+        config
+    });
+    app.restart();
+    let told = reports.lock().unwrap();
+    let start = "segment 1 of the journal in ";
+    assert!(told.len() == 1 && told[0].starts_with(start) && told[0].contains("is not there any more"), "{told:?}");
 }

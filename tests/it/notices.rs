@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use data_encoding::BASE64;
 use governor::clock::Clock as _;
-use polygate::Listeners;
 use polygate::accounts::{self, KeyRequest};
 use polygate::config::{Config, Notices};
 use polygate::edge::notices::{Courier, watch};
@@ -59,8 +58,8 @@ impl Desk {
 
     /// Puts a notice into the outbox; the number of its delivery.
     fn put(&self, account_id: i64, percent: u8, channel: &str) -> i64 {
-        let sql = "INSERT INTO notice (account_id, period_start_unix_s, percent, used, max, at_unix_s) \
-                   VALUES (?1, ?2, ?3, ?3 * 10, 1000, ?4) ON CONFLICT DO NOTHING";
+        let sql = "INSERT INTO notice (account_id, period_start_unix_s, percent, plan, used, max, at_unix_s) \
+                   VALUES (?1, ?2, ?3, 'free', ?3 * 10, 1000, ?4) ON CONFLICT DO NOTHING";
         self.raw.execute(sql, params![account_id, RENEWED, percent, NOW]).unwrap();
         let sql = "INSERT INTO delivery (notice_id, channel, next_attempt_unix_s) \
                    SELECT id, ?3, ?4 FROM notice WHERE account_id = ?1 AND percent = ?2";
@@ -467,12 +466,12 @@ fn a_server_tells_of_credits_as_they_run_out() {
 
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let listeners = Listeners { public: listener, private: None };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let report: Report = Arc::new(|line| panic!("{line}"));
     let server = thread::spawn(move || {
         let stopped = async { drop(stopped.await) };
-        polygate::run(config, Clock::fixed(NOW), listeners, report, Log::off(), || {}, stopped).unwrap();
+        let (gateway, folder) = polygate::open(config, Clock::fixed(NOW), report.clone(), Log::off()).unwrap();
+        polygate::run(gateway, folder, listener, None, report, || {}, stopped).unwrap();
     });
     let call = || {
         let mut stream = TcpStream::connect(address).unwrap();

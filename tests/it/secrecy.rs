@@ -33,7 +33,7 @@ fn every_form_of_a_secret_is_found() {
         secret.clone().into_bytes(),
         secret.to_ascii_lowercase().into_bytes(),
         format!("Err(\"{secret}\")").into_bytes(),
-        secret[..MARK.len()].as_bytes().to_vec(),
+        secret.as_bytes()[..MARK.len()].to_vec(),
         decoded.clone(),
         // As part of something longer, at each distance from a whole number of groups.
         BASE64.encode(secret.as_bytes()).into_bytes(),

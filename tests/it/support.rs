@@ -103,10 +103,15 @@ impl App {
 
     /// The program anew on the same data, after an end that folded nothing.
     pub fn restart(self) -> App {
+        self.restart_after(|config, _| config)
+    }
+
+    /// The same, with something done in between, to the configuration or the data directory.
+    pub fn restart_after(self, between: impl FnOnce(Config, &Clock) -> Config) -> App {
         let App { gateway, key, clock, peer, data, folder, reports } = self;
         let config = gateway.config.clone();
         drop((gateway, folder));
-        let (gateway, folder) = open(config, &clock, &reports);
+        let (gateway, folder) = open(between(config, &clock), &clock, &reports);
         App { gateway, key, clock, peer, data, folder, reports }
     }
 

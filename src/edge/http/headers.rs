@@ -23,7 +23,8 @@ const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy")
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const X_API_CREDITS_USED: HeaderName = HeaderName::from_static("x-api-credits-used");
 const X_API_MAX_CREDITS: HeaderName = HeaderName::from_static("x-api-max-credits");
-const X_API_REMAINING_CREDITS: HeaderName = HeaderName::from_static("x-api-remaining-credits");
+/// What is left of an account's credits.
+pub const X_API_REMAINING_CREDITS: HeaderName = HeaderName::from_static("x-api-remaining-credits");
 const X_API_CURRENT_PLAN: HeaderName = HeaderName::from_static("x-api-current-plan");
 const X_API_RENEWAL: HeaderName = HeaderName::from_static("x-api-renewal");
 

@@ -14,7 +14,7 @@ use crate::pure::secret::BITS_RECOMMENDED;
 use crate::pure::usage::Outcome;
 
 use super::claim;
-use super::headers::{self, X_ERROR_CODE};
+use super::headers::{self, X_API_REMAINING_CREDITS, X_ERROR_CODE};
 
 /// Writes the answer of a call in the format of the caller.
 pub fn encode(Call { context, state: Answered { answer, hold } }: Call<Answered>) -> Flow<Encoded> {
@@ -57,6 +57,10 @@ fn failure(Refused { context, fault }: Refused) -> Response {
     debug_assert!(written.is_ok());
     let mut headers = headers::of(&context, content_type, None);
     headers.insert(X_ERROR_CODE, HeaderValue::from_static(fault.code()));
+    if matches!(fault, Fault::CreditsExhausted { .. }) {
+        // Where fewer are left than the call costs, for this call there are none.
+        headers.insert(X_API_REMAINING_CREDITS, HeaderValue::from(0));
+    }
     match fault {
         Fault::MethodNotAllowed(allowed) => drop(headers.insert(header::ALLOW, HeaderValue::from_static(allowed))),
         Fault::UnsupportedBody(readable) => drop(headers.insert(header::ACCEPT, HeaderValue::from_static(readable))),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -679,7 +680,7 @@ async fn of_a_disk_that_is_almost_full_the_operator_is_told_once() {
     let Case { faults, journal, data: _data } = Case::new(Durability::Process);
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = Arc::clone(&told);
-    let meter = Meter::new(journal, Arc::new(move |message| tell.lock().unwrap().push(message.to_string())));
+    let meter = Arc::new(Meter::new(journal, Arc::new(move |message| tell.lock().unwrap().push(message.to_string()))));
     let balance = Arc::new(Balance::new(Opening { credits_a_month: 10, ..Opening::default() }, 1_765_924_235));
     let charge = || {
         let hold = balance.reserve(1, 1_765_924_235).unwrap();
@@ -704,7 +705,7 @@ async fn of_a_disk_that_is_almost_full_the_operator_is_told_once() {
 #[tokio::test]
 async fn whether_charges_can_be_written_is_known_without_calls() {
     let Case { faults, journal, data } = Case::new(Durability::Process);
-    let meter = Meter::new(journal, Arc::new(|_| {}));
+    let meter = Arc::new(Meter::new(journal, Arc::new(|_| {})));
     let balance = Arc::new(Balance::new(Opening { credits_a_month: 10, ..Opening::default() }, 1_765_924_235));
     let clock = Clock::fixed(1_765_924_235);
     meter.health.folded(true, &clock);
@@ -740,7 +741,7 @@ fn a_journal_with_too_much_to_fold_cannot_be_written_whatever_the_disk_says() {
 #[tokio::test]
 async fn a_ceiling_that_could_not_be_made_durable_is_told_again() {
     let Case { data, faults, journal } = Case::new(Durability::Power);
-    let meter = Meter::new(journal, Arc::new(|_| {}));
+    let meter = Arc::new(Meter::new(journal, Arc::new(|_| {})));
     let opening = Opening { credits_a_month: 10, ..Opening::default() };
     let balance = Arc::new(Balance::new(opening, 1_765_924_235));
     let charge = || {
@@ -755,6 +756,28 @@ async fn a_ceiling_that_could_not_be_made_durable_is_told_again() {
     let ceiling = Record::Ceiling { account: 7, unix_s: 1_765_924_235, credits: 10 };
     let batch = read(&data.path().join("journal"), &LINEAGE, START, None, usize::MAX).unwrap();
     assert_eq!(batch.records, [ceiling, record(1)]);
+}
+
+#[tokio::test]
+async fn a_charge_that_nobody_waits_for_any_more_is_taken_back_all_the_same() {
+    let Case { faults, journal, data: _data } = Case::new(Durability::Power);
+    let meter = Arc::new(Meter::new(journal, Arc::new(|_| {})));
+    let opening = Opening { credits_a_month: 10, ..Opening::default() };
+    let balance = Arc::new(Balance::new(opening, 1_765_924_235));
+    faults.fail_syncs(true);
+    let hold = balance.reserve(1, 1_765_924_235).unwrap();
+    let mut call = Box::pin(hold.commit(&meter, Caller { account: 7, key: 1, api: 1 }));
+    let mut context = Context::from_waker(Waker::noop());
+    // Joins, writes, and waits for the disk; then the caller hangs up.
+    for _ in 0..2 {
+        assert!(call.as_mut().poll(&mut context).is_pending());
+    }
+    assert_eq!(balance.credits(1_765_924_235).used, 1);
+    drop(call);
+    while balance.credits(1_765_924_235).used > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(balance.credits(1_765_924_235).remaining, 10);
 }
 
 /// What a model of the journal may be told to do.

@@ -39,18 +39,29 @@ const OPEN_LOCK_NAME: &str = "polygate.lock";
 /// Held by the server.
 const SERVE_LOCK_NAME: &str = "serve.lock";
 
+/// How often a server that starts asks for its lock, and how long it waits in between: two seconds in all.
+const SERVE_LOCK_TRIES: u32 = 100;
+const SERVE_LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 /// How long a writer waits for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Rows of the change log that are kept.
 const CHANGES_KEPT: i64 = 10_000;
 
-/// Accounts with their bonus and their latest month.
+/// Accounts with their bonus and their latest month, of those that had begun at `?1`.
 const ACCOUNTS: &str = "SELECT account.*, credit.*, \
     coalesce(bonus.granted, 0) AS granted, coalesce(bonus.used, 0) AS bonus_charged \
     FROM account LEFT JOIN bonus ON bonus.account_id = account.id \
     LEFT JOIN credit ON credit.account_id = account.id AND credit.period_start_unix_s = \
-        (SELECT max(latest.period_start_unix_s) FROM credit AS latest WHERE latest.account_id = account.id)";
+        (SELECT max(latest.period_start_unix_s) FROM credit AS latest \
+            WHERE latest.account_id = account.id AND latest.period_start_unix_s <= ?1)";
+
+/// As [`ACCOUNTS`] has it: all months.
+const EVER: i64 = i64::MAX;
+/// How far ahead of the time a month may have begun to be believed, in seconds: the machine's date may have been set back
+/// over the turn of a month. Months that begin later were charged under a date that was wrong.
+const AHEAD_MAX_S: u64 = 32 * 86_400;
 
 /// The most of what was typed that an error repeats.
 const SHOWN_CHARS_MAX: usize = 64;
@@ -95,6 +106,18 @@ impl Store {
         }
     }
 
+    /// As [`Store::lock_for_serving`], for a server that starts: a command that folds what another server has left has the
+    /// directory for a moment, which is waited for.
+    pub fn wait_to_serve(data: &Path) -> Result<File> {
+        for _ in 1..SERVE_LOCK_TRIES {
+            match Store::lock_for_serving(data) {
+                Err(StoreError::Served(_)) => std::thread::sleep(SERVE_LOCK_PAUSE),
+                taken => return taken,
+            }
+        }
+        Store::lock_for_serving(data)
+    }
+
     /// Makes an account, with the bonus that its plan gives at sign-up.
     pub fn create_account(&mut self, email: &str, plan: &Plan, now_unix_s: u64) -> Result<AccountRow> {
         let email = checked_email(email)?;
@@ -119,7 +142,7 @@ impl Store {
 
     /// All accounts, the oldest first.
     pub fn list_accounts(&self) -> Result<Vec<AccountRow>> {
-        accounts(&self.connection)
+        accounts(&self.connection, EVER)
     }
 
     /// Gives an account another plan.
@@ -234,7 +257,7 @@ impl Store {
         let view = self.connection.unchecked_transaction()?;
         let sql = "SELECT * FROM api_key WHERE revoked_unix_s IS NULL \
                    AND (expires_unix_s IS NULL OR expires_unix_s > ?1) ORDER BY id";
-        Ok((last_seq(&view)?, accounts(&view)?, keys(&view, sql, [now_unix_s])?))
+        Ok((last_seq(&view)?, accounts(&view, believed(now_unix_s))?, keys(&view, sql, [now_unix_s])?))
     }
 
     /// One account and its keys that are good at `now_unix_s`, as of one moment.
@@ -242,7 +265,7 @@ impl Store {
         let view = self.connection.unchecked_transaction()?;
         let sql = "SELECT * FROM api_key WHERE account_id = ?1 AND revoked_unix_s IS NULL \
                    AND (expires_unix_s IS NULL OR expires_unix_s > ?2) ORDER BY id";
-        Ok((account_by_id(&view, id)?, keys(&view, sql, params![id, now_unix_s])?))
+        Ok((account_by_id_at(&view, id, believed(now_unix_s))?, keys(&view, sql, params![id, now_unix_s])?))
     }
 
     /// What has changed since a place in the change log.
@@ -481,19 +504,27 @@ fn keys(connection: &Connection, sql: &str, params: impl rusqlite::Params) -> Re
     Ok(statement.query_map(params, key_of_row)?.collect::<rusqlite::Result<_>>()?)
 }
 
-fn accounts(connection: &Connection) -> Result<Vec<AccountRow>> {
+fn accounts(connection: &Connection, by_unix_s: i64) -> Result<Vec<AccountRow>> {
     let mut statement = connection.prepare_cached(&format!("{ACCOUNTS} ORDER BY account.id"))?;
-    Ok(statement.query_map([], account_of_row)?.collect::<rusqlite::Result<_>>()?)
+    Ok(statement.query_map([by_unix_s], account_of_row)?.collect::<rusqlite::Result<_>>()?)
 }
 
 fn account_by_email(connection: &Connection, email: &str) -> Result<Option<AccountRow>> {
-    let mut statement = connection.prepare_cached(&format!("{ACCOUNTS} WHERE email = ?1"))?;
-    Ok(statement.query_row([email], account_of_row).optional()?)
+    let mut statement = connection.prepare_cached(&format!("{ACCOUNTS} WHERE email = ?2"))?;
+    Ok(statement.query_row(params![EVER, email], account_of_row).optional()?)
+}
+
+fn believed(now_unix_s: u64) -> i64 {
+    now_unix_s.saturating_add(AHEAD_MAX_S).try_into().unwrap_or(EVER)
 }
 
 fn account_by_id(connection: &Connection, id: i64) -> Result<AccountRow> {
-    let mut statement = connection.prepare_cached(&format!("{ACCOUNTS} WHERE account.id = ?1"))?;
-    Ok(statement.query_row([id], account_of_row)?)
+    account_by_id_at(connection, id, EVER)
+}
+
+fn account_by_id_at(connection: &Connection, id: i64, by_unix_s: i64) -> Result<AccountRow> {
+    let mut statement = connection.prepare_cached(&format!("{ACCOUNTS} WHERE account.id = ?2"))?;
+    Ok(statement.query_row(params![by_unix_s, id], account_of_row)?)
 }
 
 fn account_of_row(row: &Row<'_>) -> rusqlite::Result<AccountRow> {

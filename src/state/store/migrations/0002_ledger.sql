@@ -106,6 +106,7 @@ CREATE TABLE notice (
     period_start_unix_s INTEGER NOT NULL,
     percent INTEGER NOT NULL CHECK (percent IN (80, 95, 100)),
     -- As they were when the threshold was seen to be reached.
+    plan TEXT NOT NULL,
     used INTEGER NOT NULL,
     max INTEGER NOT NULL,
     at_unix_s INTEGER NOT NULL,

@@ -9,6 +9,7 @@ use super::{Result, Store};
 use crate::pure::period::Period;
 use crate::pure::plan::THRESHOLDS_PERCENT;
 use crate::pure::record::Place;
+use crate::pure::usage::DAY_S;
 use crate::state::journal::Lineage;
 use crate::state::meter::Caller;
 use crate::state::store::{Charges, Counts, Fold, NoticeRules, StoreError};
@@ -41,10 +42,29 @@ impl Store {
         Ok(numbers)
     }
 
-    /// Adds all of a fold, or nothing of it: charges, usage, notices that became due, and the journal's place.
-    pub fn fold(&mut self, fold: &Fold, rules: &NoticeRules, now_unix_s: u64) -> Result<()> {
+    /// Gives the notices that are missing, because a plan has changed in the configuration or a command has folded what a
+    /// server that was killed had charged.
+    pub fn catch_up_notices(&mut self, rules: &NoticeRules, now_unix_s: u64) -> Result<()> {
         let change = self.change()?;
-        let mut accounts = Accounts { connection: &change, rules, known: HashMap::default() };
+        let mut accounts = Accounts { connection: &change, rules: Some(rules), now_unix_s, known: HashMap::default() };
+        let mut statement = change.prepare(
+            "SELECT account_id, period_start_unix_s, used + bonus_used FROM credit WHERE period_start_unix_s > ?1",
+        )?;
+        let from_unix_s = now_unix_s.saturating_sub(NOTICED_DAYS * DAY_S);
+        let months = statement.query_map([from_unix_s], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        for (account, period_start_unix_s, used) in months.collect::<rusqlite::Result<Vec<_>>>()? {
+            accounts.notify(account, period_start_unix_s, used)?;
+        }
+        drop(statement);
+        Ok(change.commit()?)
+    }
+
+    /// Adds all of a fold, or nothing of it: charges, usage, notices that became due, and the journal's place.
+    ///
+    /// Without `rules`, as commands fold, no notice is given: that is for the server, which knows its channels.
+    pub fn fold(&mut self, fold: &Fold, rules: Option<&NoticeRules>, now_unix_s: u64) -> Result<()> {
+        let change = self.change()?;
+        let mut accounts = Accounts { connection: &change, rules, now_unix_s, known: HashMap::default() };
         for &(account, unix_s, credits) in &fold.ceilings {
             raise_ceiling(&change, account, accounts.get(account)?.period(unix_s), credits)?;
         }
@@ -63,16 +83,13 @@ impl Store {
         }
         for (&(account, period), &(month, bonus)) in &months {
             let used = charge(&change, account, period, month, bonus, fold.damaged)?;
-            // The bonus only raises what the thresholds are parts of.
-            if reached(used, accounts.get(account)?.credits_a_month).next().is_some() {
-                notify(&change, account, period, rules, now_unix_s)?;
-            }
+            accounts.notify(account, period, used)?;
         }
         for &account in &fold.changed {
             // One that is numbered higher than any the journal knows has charged nothing.
             if let Ok(account) = u32::try_from(account) {
                 let period = accounts.get(account)?.period(now_unix_s);
-                notify(&change, account, period, rules, now_unix_s)?;
+                accounts.notify_again(account, period)?;
             }
         }
         let Place { segment, offset_bytes } = fold.folded;
@@ -81,18 +98,22 @@ impl Store {
     }
 }
 
+/// How far back months are looked at when a server starts: the one before the current has begun within these days.
+const NOTICED_DAYS: u64 = 62;
+
 /// Accounts, looked up once a fold.
 struct Accounts<'a> {
     connection: &'a Connection,
-    rules: &'a NoticeRules,
+    rules: Option<&'a NoticeRules>,
+    now_unix_s: u64,
     known: HashMap<u32, Known, ahash::RandomState>,
 }
 
 #[derive(Clone, Copy)]
 struct Known {
     signed_up_unix_s: u64,
-    /// What its plan gives; nothing for a plan that is not defined, so that it is looked at more closely.
-    credits_a_month: u64,
+    /// What its plan gives; `None` for a plan that is not defined.
+    credits_a_month: Option<u64>,
 }
 
 impl Accounts<'_> {
@@ -103,13 +124,65 @@ impl Accounts<'_> {
         let mut statement =
             self.connection.prepare_cached("SELECT signed_up_unix_s, plan FROM account WHERE id = ?1")?;
         let found = statement.query_row([account], |row| {
-            let plan = self.rules.plan(row.get_ref("plan")?.as_str()?);
-            let credits_a_month = plan.map_or(0, |plan| plan.credits_a_month);
+            let plan = row.get_ref("plan")?.as_str()?;
+            let defined = self.rules.and_then(|rules| rules.plan(plan));
+            let credits_a_month = defined.map(|plan| plan.credits_a_month);
             Ok(Known { signed_up_unix_s: row.get("signed_up_unix_s")?, credits_a_month })
         });
         let known = found.optional()?.ok_or(StoreError::UnknownInJournal(account))?;
         self.known.insert(account, known);
         Ok(known)
+    }
+
+    /// Gives the notices that an account has come to by having used so much in a month. The plan alone tells of most
+    /// that there are none: the bonus only raises what the thresholds are parts of.
+    fn notify(&mut self, account: u32, period_start_unix_s: u64, used: u64) -> Result<()> {
+        let known = self.get(account)?;
+        let far = known.period(self.now_unix_s) == period_start_unix_s
+            && known.credits_a_month.is_some_and(|credits| reached(used, credits).next().is_none());
+        if far { Ok(()) } else { self.notify_again(account, period_start_unix_s) }
+    }
+
+    /// Notes which thresholds an account has reached in a month and has not been told of, and puts what is to be sent
+    /// into the outbox.
+    fn notify_again(&mut self, account: u32, period_start_unix_s: u64) -> Result<()> {
+        let Some(rules) = self.rules else { return Ok(()) };
+        let known = self.get(account)?;
+        let mut statement = self.connection.prepare_cached(
+            "SELECT plan, ceiling, used + bonus_used AS used, \
+                max(0, coalesce((SELECT granted FROM bonus WHERE account_id = ?1), 0) - \
+                    (SELECT coalesce(sum(bonus_used), 0) FROM credit \
+                     WHERE account_id = ?1 AND period_start_unix_s < ?2)) AS bonus \
+             FROM credit JOIN account ON account.id = account_id WHERE account_id = ?1 AND period_start_unix_s = ?2",
+        )?;
+        let found = statement.query_row(params![account, period_start_unix_s], |row| {
+            let numbers: [u64; 3] = [row.get("ceiling")?, row.get("used")?, row.get("bonus")?];
+            Ok((row.get::<_, String>("plan")?, numbers))
+        });
+        let Some((plan, [ceiling, used, bonus])) = found.optional()? else { return Ok(()) };
+        // A month that is over, and a plan that is no longer defined, are as the ledger knows them.
+        let is_current = known.period(self.now_unix_s) == period_start_unix_s;
+        let credits_a_month = known.credits_a_month.filter(|_| is_current).unwrap_or(ceiling);
+        let max = credits_a_month.saturating_add(bonus);
+        for percent in reached(used, max) {
+            let new = self
+                .connection
+                .prepare_cached(
+                    "INSERT INTO notice (account_id, period_start_unix_s, percent, plan, used, max, at_unix_s) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
+                )?
+                .execute(params![account, period_start_unix_s, percent, plan, used, max, self.now_unix_s])?;
+            if new == 0 {
+                continue;
+            }
+            let notice = self.connection.last_insert_rowid();
+            for channel in &rules.channels {
+                let sql = "INSERT INTO delivery (notice_id, channel, next_attempt_unix_s) VALUES (?1, ?2, ?3)";
+                let mut statement = self.connection.prepare_cached(sql)?;
+                statement.execute(params![notice, channel.as_str(), self.now_unix_s])?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -205,50 +278,4 @@ fn charge(
 fn reached(used: u64, max: u64) -> impl Iterator<Item = u64> {
     let (used, max) = (u128::from(used), u128::from(max));
     THRESHOLDS_PERCENT.into_iter().filter(move |&percent| used > 0 && used * 100 >= u128::from(percent) * max)
-}
-
-/// Notes which thresholds an account has reached in a month and has not been told of, and puts what is to be sent into
-/// the outbox.
-fn notify(
-    change: &Connection,
-    account: u32,
-    period_start_unix_s: u64,
-    rules: &NoticeRules,
-    now_unix_s: u64,
-) -> Result<()> {
-    let mut statement = change.prepare_cached(
-        "SELECT plan, ceiling, used + bonus_used AS used FROM credit JOIN account ON account.id = account_id \
-         WHERE account_id = ?1 AND period_start_unix_s = ?2",
-    )?;
-    let found = statement.query_row(params![account, period_start_unix_s], |row| {
-        // A plan that is no longer defined goes on as the ledger knows it.
-        let plan = rules.plan(row.get_ref("plan")?.as_str()?);
-        let credits_a_month = plan.map_or_else(|| row.get("ceiling"), |plan| Ok(plan.credits_a_month))?;
-        Ok((credits_a_month, row.get("used")?))
-    });
-    let Some((credits_a_month, used)): Option<(u64, u64)> = found.optional()? else { return Ok(()) };
-    let mut statement = change.prepare_cached(
-        "SELECT max(0, coalesce((SELECT granted FROM bonus WHERE account_id = ?1), 0) - \
-            (SELECT coalesce(sum(bonus_used), 0) FROM credit WHERE account_id = ?1 AND period_start_unix_s < ?2))",
-    )?;
-    let bonus: u64 = statement.query_row(params![account, period_start_unix_s], |row| row.get(0))?;
-    let max = credits_a_month.saturating_add(bonus);
-    for percent in reached(used, max) {
-        let new = change
-            .prepare_cached(
-                "INSERT INTO notice (account_id, period_start_unix_s, percent, used, max, at_unix_s) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
-            )?
-            .execute(params![account, period_start_unix_s, percent, used, max, now_unix_s])?;
-        if new == 0 {
-            continue;
-        }
-        let notice = change.last_insert_rowid();
-        for channel in &rules.channels {
-            change
-                .prepare_cached("INSERT INTO delivery (notice_id, channel, next_attempt_unix_s) VALUES (?1, ?2, ?3)")?
-                .execute(params![notice, channel.as_str(), now_unix_s])?;
-        }
-    }
-    Ok(())
 }

@@ -12,7 +12,7 @@ use crate::pure::period::Period;
 
 /// Deliveries with their notices and whom these are for.
 const DELIVERIES: &str = "SELECT delivery.*, notice.period_start_unix_s, notice.percent, notice.used, notice.max, \
-    notice.at_unix_s, account.email, account.plan, account.signed_up_unix_s \
+    notice.at_unix_s, account.email, notice.plan, account.signed_up_unix_s \
     FROM delivery JOIN notice ON notice.id = delivery.notice_id JOIN account ON account.id = notice.account_id";
 
 impl Store {
@@ -142,8 +142,8 @@ mod tests {
     }
 
     fn put(store: &Store, account_id: i64, percent: u8, channel: Channel, next_attempt_unix_s: u64) {
-        let sql = "INSERT INTO notice (account_id, period_start_unix_s, percent, used, max, at_unix_s) \
-                   VALUES (?1, ?2, ?3, ?3 * 10, 1000, ?4)";
+        let sql = "INSERT INTO notice (account_id, period_start_unix_s, percent, plan, used, max, at_unix_s) \
+                   VALUES (?1, ?2, ?3, 'free', ?3 * 10, 1000, ?4)";
         store.connection.execute(sql, params![account_id, RENEWED, percent, NOW]).unwrap();
         let sql = "INSERT INTO delivery (notice_id, channel, next_attempt_unix_s) VALUES (?1, ?2, ?3)";
         let notice_id = store.connection.last_insert_rowid();
@@ -216,7 +216,7 @@ mod tests {
         let (_directory, store) = store();
         put(&store, 1, 80, Channel::Webhook, NOW);
         let sql = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) \
-                   INSERT INTO notice SELECT 1 + i, 1, i, 80, 0, 0, 0 FROM n";
+                   INSERT INTO notice SELECT 1 + i, 1, i, 80, 'free', 0, 0, 0 FROM n";
         store.connection.execute(sql, []).unwrap();
         let sql = "INSERT INTO delivery (notice_id, channel, next_attempt_unix_s) \
                    SELECT id, 'webhook', 0 FROM notice WHERE id > 1 ORDER BY id";

@@ -87,7 +87,7 @@ mod tests {
     /// Puts a notice there, with a delivery in this state and two attempts at it.
     fn notice(store: &Store, id: u64, period_start_unix_s: u64, at_unix_s: u64, state: &str) {
         let sql = format!(
-            "INSERT INTO notice VALUES ({id}, 1, {period_start_unix_s}, 80, 1, 1, {at_unix_s});
+            "INSERT INTO notice VALUES ({id}, 1, {period_start_unix_s}, 80, 'free', 1, 1, {at_unix_s});
              INSERT INTO delivery VALUES ({id}, {id}, 'webhook', '{state}', 2, 0);
              INSERT INTO delivery_attempt (delivery_id, at_unix_s, outcome) VALUES ({id}, 0, '500'), ({id}, 1, '200')"
         );

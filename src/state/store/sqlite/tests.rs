@@ -279,9 +279,23 @@ fn one_server_at_a_time_has_the_directory() {
     let data = directory.path().join("data");
     let lock = Store::lock_for_serving(&data).unwrap();
     assert!(matches!(Store::lock_for_serving(&data), Err(StoreError::Served(path)) if path == data));
+    assert!(matches!(Store::wait_to_serve(&data), Err(StoreError::Served(path)) if path == data));
     Store::open(&data).unwrap();
     drop(lock);
     Store::lock_for_serving(&data).unwrap();
+}
+
+#[test]
+fn a_server_waits_for_a_command_that_has_the_directory_for_a_moment() {
+    let (directory, _store) = store();
+    let data = directory.path().join("data");
+    let lock = Store::lock_for_serving(&data).unwrap();
+    std::thread::scope(|scope| {
+        let server = scope.spawn(|| Store::wait_to_serve(&data).unwrap());
+        std::thread::sleep(SERVE_LOCK_PAUSE * 3);
+        drop(lock);
+        server.join().unwrap();
+    });
 }
 
 #[cfg(unix)]
