@@ -12,16 +12,21 @@ use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::Request;
 use http_body_util::Full;
-use polygate::config::Config;
+use polygate::config::{Config, Logs};
 use polygate::edge::http::chain;
 use polygate::edge::http::claim::lift;
 use polygate::gateway::Gateway;
 use polygate::pure::accept::choose;
 use polygate::pure::bounds::Bounds;
+use polygate::pure::format::Format;
 use polygate::pure::key::ApiKey;
+use polygate::pure::log_line::{CallLine, Level, LogFormat};
 use polygate::pure::secret::Secret;
 use polygate::pure::totp::{Algorithm, Token};
+use polygate::service::catalog::LABELS;
 use polygate::state::clock::Clock;
+use polygate::state::log::Log;
+use polygate::state::metrics::Metrics;
 use polygate::state::store::{NewKey, Store};
 use ring::rand::SystemRandom;
 use tower_service::Service;
@@ -30,7 +35,7 @@ use tower_service::Service;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-criterion_group!(benches, whole_chain, chooser, totp);
+criterion_group!(benches, whole_chain, chooser, totp, observing);
 criterion_main!(benches);
 
 /// A plan with a rate, so that every answer has all headers of the contract.
@@ -111,7 +116,7 @@ fn gateway(data: &std::path::Path) -> Result<(Arc<Gateway>, Vec<String>), Box<dy
     }
     let config = Config { data: data.to_owned(), ..config };
     // The ledger is not folded here: what that costs is measured by itself.
-    let (gateway, _) = polygate::open(config, clock, Arc::new(|message| panic!("{message}")))?;
+    let (gateway, _) = polygate::open(config, clock, Arc::new(|message| panic!("{message}")), Log::off())?;
     Ok((gateway, keys))
 }
 
@@ -124,6 +129,37 @@ fn chooser(criterion: &mut Criterion) {
     ] {
         group.bench_function(name, |bencher| bencher.iter(|| choose(std::iter::once(black_box(line.as_bytes())))));
     }
+}
+
+/// What writing a call down costs, and counting it.
+fn observing(criterion: &mut Criterion) {
+    let call = CallLine {
+        unix_ms: 1_765_924_235_007,
+        request_id: "7f1c2e0a-4b1d-4c55-9d3e-2f6a1b0c9d8e",
+        trace_id: None,
+        method: "POST",
+        route: "totpgenerator",
+        status: 200,
+        code: None,
+        format: Some("json"),
+        account: Some(1),
+        key: Some("pg-IYZ8lJ"),
+        request_bytes: 53,
+        response_bytes: 131,
+        elapsed_us: 12,
+    };
+    let mut group = criterion.benchmark_group("observing");
+    for format in [LogFormat::Human, LogFormat::Json] {
+        let logs = Logs { format, level: Level::Info };
+        let (log, _writer) = Log::start(logs, Clock::system(), std::io::sink()).expect("a thread");
+        group.bench_function(format!("line {format:?}"), |bencher| bencher.iter(|| log.call(black_box(&call))));
+    }
+    let metrics = Metrics::new(&LABELS, 0);
+    group.bench_function("metrics", |bencher| {
+        bencher.iter(|| metrics.call(0, black_box(200), Some(Format::Json), Duration::from_micros(12)));
+    });
+    let clock = Clock::system();
+    group.bench_function("clock", |bencher| bencher.iter(|| clock.monotonic()));
 }
 
 fn totp(criterion: &mut Criterion) {

@@ -15,6 +15,7 @@ use polygate::pure::record::{Charge, Place, Record};
 use polygate::state::clock::Clock;
 use polygate::state::folder::Folder;
 use polygate::state::journal::Journal;
+use polygate::state::log::Log;
 use polygate::state::store::{NewKey, Store};
 use ring::rand::SystemRandom;
 
@@ -101,6 +102,6 @@ fn folder(data: &Path) -> Result<Folder, Box<dyn Error>> {
         let new = NewKey { key: &key, name: String::new(), bounds: Bounds::default(), expires_unix_s: None };
         store.create_key(&format!("{number}@example.com"), &config.default_plan, &new, NOW)?;
     }
-    let (_, folder) = polygate::open(config, Clock::fixed(NOW), Arc::new(|message| panic!("{message}")))?;
+    let (_, folder) = polygate::open(config, Clock::fixed(NOW), Arc::new(|message| panic!("{message}")), Log::off())?;
     Ok(folder)
 }

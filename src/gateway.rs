@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -16,18 +17,22 @@ use crate::config::{Access, Config};
 use crate::pure::accept::Choice;
 use crate::pure::envelope::{Answer, Dialect};
 use crate::pure::fault::Fault;
-use crate::pure::format::Style;
+use crate::pure::format::{Format, Style};
 use crate::pure::input::{BodyKind, Input};
 use crate::pure::key::KeyHash;
+use crate::pure::log_line::CallLine;
 use crate::pure::totp::Params;
+use crate::pure::trace::TraceId;
 use crate::pure::usage::{Outcome, View};
-use crate::service::catalog::{Catalog, Route, Service};
+use crate::service::catalog::{Catalog, LABELS, Route, Service};
 use crate::service::{analytics, totp};
 use crate::state::clock::Clock;
 use crate::state::keyring::{Entry, Keyring};
 use crate::state::limiter::{AddressLimiter, Quota, Verdict};
 use crate::state::load::Load;
+use crate::state::log::Log;
 use crate::state::meter::{Caller, Hold, Meter};
+use crate::state::metrics::Metrics;
 use crate::state::usage::UsageReader;
 
 /// What all calls share.
@@ -46,24 +51,12 @@ pub struct Gateway {
     pub addresses: AddressLimiter,
     /// How much is going on at once.
     pub load: Arc<Load>,
+    /// Where calls are written down once they have ended.
+    pub log: Log,
+    /// Where they are counted.
+    pub metrics: Arc<Metrics>,
     /// The time.
     pub clock: Clock,
-}
-
-impl Gateway {
-    /// A gateway to what is in `catalog`, over the keys in `keyring`.
-    pub fn new(
-        config: Config,
-        catalog: Catalog,
-        keyring: Arc<Keyring>,
-        meter: Arc<Meter>,
-        usage: UsageReader,
-        clock: Clock,
-    ) -> Gateway {
-        let addresses = AddressLimiter::new(config.open, config.limits.open_addresses, clock.clone());
-        let load = Arc::new(Load::new(&config.limits, &config.trusted_proxies));
-        Gateway { config, catalog, keyring, meter, usage, addresses, load, clock }
-    }
 }
 
 /// One request on its way, having come as far as `S` says.
@@ -103,6 +96,16 @@ pub struct Context {
     pub address: IpAddr,
     /// The time of the call, read once.
     pub now_unix_s: u64,
+    /// When it came.
+    pub came: Came,
+    /// The trace that it is part of.
+    pub trace_id: Option<TraceId>,
+    /// Its method, as the log has it.
+    pub method: &'static str,
+    /// What it reaches: a place in [`LABELS`].
+    pub label: usize,
+    /// How much of a body was read.
+    pub request_bytes: usize,
     /// The number of the API that is called, once that is known.
     pub api: Option<u16>,
     /// Who calls, by key; from [`authenticate`] on.
@@ -111,7 +114,42 @@ pub struct Context {
     pub quota: Option<Quota>,
 }
 
+/// A moment, by the clock on the wall and by the one that goes on evenly.
+#[derive(Clone, Copy, Debug)]
+pub struct Came {
+    /// In milliseconds of Unix time.
+    pub unix_ms: u64,
+    /// As [`Clock::monotonic`] has it.
+    pub monotonic: Duration,
+}
+
 impl Context {
+    /// Writes down how the call ended: its status, the code of its fault, the format of its answer where there is a
+    /// choice, and the length of the answer's body.
+    pub fn ended(&self, status: u16, code: Option<&'static str>, format: Option<Format>, body_bytes: usize) {
+        let gateway = &self.gateway;
+        let elapsed = gateway.clock.monotonic().saturating_sub(self.came.monotonic);
+        gateway.metrics.call(self.label, status, format, elapsed);
+        let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        let caller = self.caller.as_deref();
+        gateway.log.call(&CallLine {
+            unix_ms: self.came.unix_ms.saturating_add(elapsed_us / 1_000),
+            request_id: self.request_id.to_str().unwrap_or_default(),
+            trace_id: self.trace_id,
+            method: self.method,
+            route: LABELS[self.label],
+            status,
+            code,
+            format: format.map(Format::name),
+            account: caller.map(|entry| entry.account.id),
+            key: caller.map(|entry| entry.prefix.as_str()),
+            request_bytes: self.request_bytes,
+            // Answers to HEAD leave without their bodies.
+            response_bytes: if self.method == "HEAD" { 0 } else { body_bytes },
+            elapsed_us,
+        });
+    }
+
     /// Who calls what, as the ledger has it; `None` for callers without a key.
     fn ledgered(&self) -> Option<Caller> {
         let entry = self.caller.as_ref()?;
@@ -259,6 +297,8 @@ pub fn admit(mut call: Call<Known>) -> Flow<Admitted> {
     if let Some(Verdict { admitted, quota, retry_after_s }) = verdict {
         call.context.quota = Some(quota);
         if !admitted {
+            let metrics = &call.context.gateway.metrics;
+            if call.context.caller.is_some() { &metrics.limited_keys } else { &metrics.limited_addresses }.add(1);
             return Err(call.refuse(Fault::RateLimited { limit: quota.requests_a_minute, retry_after_s }));
         }
     }
@@ -287,7 +327,8 @@ fn bar(entry: &Entry, request: &Request, address: IpAddr) -> Option<Fault> {
 
 impl Call<Admitted> {
     /// The body has been read whole; empty when there was none.
-    pub fn received(self, body: Bytes) -> Call<Received> {
+    pub fn received(mut self, body: Bytes) -> Call<Received> {
+        self.context.request_bytes = body.len();
         self.with(|Admitted { request }| Received { request, body })
     }
 

@@ -19,6 +19,7 @@ pub mod service;
 pub mod state;
 
 use std::future::{Future, poll_fn};
+use std::net::TcpListener;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -26,10 +27,14 @@ use crate::config::Config;
 use crate::edge::http::serve::Listeners;
 use crate::edge::http::tls;
 use crate::gateway::Gateway;
-use crate::service::catalog::{Catalog, NAMES};
+use crate::service::catalog::{Catalog, LABELS, NAMES};
 use crate::state::clock::Clock;
 use crate::state::folder::{self, FoldError, Folder};
 use crate::state::keyring::{self, Keyring, KeyringError};
+use crate::state::limiter::AddressLimiter;
+use crate::state::load::Load;
+use crate::state::log::Log;
+use crate::state::metrics::Metrics;
 use crate::state::report::Report;
 use crate::state::store::{Store, StoreError};
 use crate::state::usage::UsageReader;
@@ -55,48 +60,69 @@ pub enum RunError {
 /// Serves `listeners` with what [`open`] has made, until `shutdown` resolves and calls under way have finished. Blocks the
 /// calling thread.
 ///
-/// The listeners are bound outside, so that a port of 0 can be asked what it became. `ready` is called once, when all that
-/// can fail at a start has been done. `report` is told of accounts whose plan is not defined, of receivers that cannot be
-/// reached and of trouble with the disk, while serving goes on.
+/// The listeners are bound outside, so that a port of 0 can be asked what it became; `private` is for metrics and health,
+/// where they are wanted. `ready` is called once, when all that can fail at a start has been done. `report` is told of
+/// accounts whose plan is not defined, of receivers that cannot be reached and of trouble with the disk, while serving
+/// goes on.
 pub fn run(
     gateway: Arc<Gateway>,
     folder: Folder,
     listeners: impl Into<Listeners>,
+    private: Option<TcpListener>,
     report: Report,
     ready: impl FnOnce(),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     let (data, notices, clock) = (&gateway.config.data, &gateway.config.notices, gateway.clock.clone());
-    // Ends last: what the last calls cost is folded.
+    // Ends last, to say that the others are ending.
+    let _observing = private.map(|private| edge::private::watch(private, gateway.clone())).transpose()?;
+    // Ends after the calls: what the last of them cost is folded.
     let _folding = folder::watch(folder)?;
     let _watching = keyring::watch(gateway.keyring.clone(), Store::open(data)?, report.clone())?;
-    let _delivering = edge::notices::watch(notices, Store::open(data)?, clock, report.clone())?;
+    let metrics = gateway.metrics.clone();
+    let _delivering = edge::notices::watch(notices, Store::open(data)?, clock, metrics, report.clone())?;
     let listeners = listeners.into();
     let _renewing = listeners.tls().map(|tls| tls::watch(tls.clone(), report)).transpose()?;
     let mut shutdown = pin!(shutdown);
     let mut ready = Some(ready);
     // The server first asks whether to stop when its threads are there; and what asks it to is listened to from then on.
-    let shutdown = poll_fn(move |context| {
+    let shutdown = poll_fn(|context| {
         let asked = shutdown.as_mut().poll(context);
         if let Some(ready) = ready.take() {
             ready();
         }
+        if asked.is_ready() {
+            gateway.meter.health.stop();
+        }
         asked
     });
-    Ok(edge::http::serve::serve(gateway, listeners, shutdown)?)
+    Ok(edge::http::serve::serve(gateway.clone(), listeners, shutdown)?)
 }
 
 /// All that calls need, over the data directory of `config`, and what folds the ledger behind them.
 ///
-/// The data directory must be there, and this process have it to itself ([`Store::wait_to_serve`]).
-pub fn open(config: Config, clock: Clock, report: Report) -> Result<(Arc<Gateway>, Folder), RunError> {
+/// The data directory must be there, and this process have it to itself ([`Store::wait_to_serve`]). `report` is told of
+/// trouble, `log` of calls.
+pub fn open(config: Config, clock: Clock, report: Report, log: Log) -> Result<(Arc<Gateway>, Folder), RunError> {
     let channels = edge::notices::channels(&config.notices);
+    let metrics = Arc::new(Metrics::new(&LABELS, clock.unix_s()));
+    let store = Store::open(&config.data)?;
     // Balances go on where the ledger stands, so it is folded before the keys are read.
-    let folder = folder::open(&config, Store::open(&config.data)?, channels, clock.clone(), report.clone())?;
+    let folder = folder::open(&config, store, channels, clock.clone(), metrics.clone(), report.clone())?;
     let mut store = Store::open(&config.data)?;
     let numbers = store.api_numbers(&NAMES)?;
     let keyring = Arc::new(Keyring::load(&store, &config.plans, clock.clone())?);
-    let catalog = Catalog::of(&config, &numbers);
-    let usage = UsageReader::new(store, report);
-    Ok((Arc::new(Gateway::new(config, catalog, keyring, folder.meter(), usage, clock)), folder))
+    let gateway = Gateway {
+        catalog: Catalog::of(&config, &numbers),
+        keyring,
+        meter: folder.meter(),
+        usage: UsageReader::new(store, report),
+        addresses: AddressLimiter::new(config.open, config.limits.open_addresses, clock.clone()),
+        load: Arc::new(Load::new(&config.limits, &config.trusted_proxies)),
+        log,
+        metrics,
+        clock,
+        config,
+    };
+    Ok((Arc::new(gateway), folder))
 }

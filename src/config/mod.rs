@@ -23,6 +23,7 @@ use lettre::message::Mailbox;
 use self::reader::{Log, Node};
 use self::tree::{FILE_BYTES_MAX, Tree};
 use crate::pure::hidden::Hidden;
+use crate::pure::log_line::{Level, LogFormat};
 use crate::pure::plan::{Plan, Rate};
 use crate::pure::webhook::{Endpoint, SigningSecret};
 
@@ -41,6 +42,8 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// Whether they take HTTP/2 without TLS. Default no.
     pub http2_prior_knowledge: bool,
+    /// Where the private listener is bound, for metrics and health. Default nowhere.
+    pub private_listen: Option<SocketAddr>,
     /// The data directory: database and journal. Default `polygate-data`.
     pub data: PathBuf,
     /// What a charge that was answered outlives. Default `process`.
@@ -61,6 +64,8 @@ pub struct Config {
     pub not_acceptable: NotAcceptable,
     /// How accounts are told that they have used most of their credits.
     pub notices: Notices,
+    /// The log.
+    pub logs: Logs,
     /// Sizes, counts and times.
     pub limits: Limits,
     /// How long the database remembers.
@@ -238,6 +243,15 @@ pub enum Durability {
     Process,
     /// A loss of power too: answers wait for the disk, many for one write of it.
     Power,
+}
+
+/// What is written to the log, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Logs {
+    /// Default human.
+    pub format: LogFormat,
+    /// Lines below it are left out. Default info.
+    pub level: Level,
 }
 
 /// Sizes, counts and times that bound every call and connection.

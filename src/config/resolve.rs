@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use super::reader::{Block, Node};
 use super::{
-    Access, Api, Apis, Config, Durability, Email, LISTEN_WANTED, Limits, MailTls, NotAcceptable, Notices, Retention,
-    Tls, Webhook,
+    Access, Api, Apis, Config, Durability, Email, LISTEN_WANTED, Limits, Logs, MailTls, NotAcceptable, Notices,
+    Retention, Tls, Webhook,
 };
 use crate::pure::hidden::Hidden;
+use crate::pure::log_line::{Level, LogFormat};
 use crate::pure::plan::{Plan, Rate};
 use crate::pure::webhook::{Endpoint, SigningSecret};
 
@@ -44,6 +45,7 @@ pub(super) fn config(top: Node<'_>) -> Option<Config> {
     let listen = listen(top.take("listen"));
     let tls = top.take("tls").block().and_then(tls);
     let http2_prior_knowledge = top.take("http2_prior_knowledge").yes_no();
+    let private_listen = private_listen(top.take("private_listen"));
     let data = top.take("data").text("the path of a directory", path);
     let durability = top.take("durability").text("process or power", |word| match word {
         "process" => Some(Durability::Process),
@@ -61,6 +63,7 @@ pub(super) fn config(top: Node<'_>) -> Option<Config> {
     let apis = top.take("apis").block().and_then(apis);
     let answers = top.take("answers").block().and_then(answers);
     let notices = top.take("notices").block().and_then(notices);
+    let logs = top.take("logs").block().and_then(logs);
     let limits = top.take("limits").block().and_then(limits);
     let retention = top.take("retention").block().and_then(retention);
     top.finish();
@@ -69,6 +72,7 @@ pub(super) fn config(top: Node<'_>) -> Option<Config> {
         listen: listen?,
         tls: tls?,
         http2_prior_knowledge: http2_prior_knowledge?,
+        private_listen: private_listen?,
         data: data?,
         durability: durability?,
         trusted_proxies: trusted_proxies?,
@@ -79,6 +83,7 @@ pub(super) fn config(top: Node<'_>) -> Option<Config> {
         exhausted_status,
         not_acceptable,
         notices: notices?,
+        logs: logs?,
         limits: limits?,
         retention: retention?,
     })
@@ -101,6 +106,13 @@ fn tls(mut block: Block<'_>) -> Option<Option<Tls>> {
     }
     let [certificate, key] = [certificate, key].map(|node| wanted(node, "the path of a PEM file", path));
     Some(Some(Tls { certificate: certificate?, key: key? }))
+}
+
+fn private_listen(node: Node<'_>) -> Option<Option<SocketAddr>> {
+    if node.is_empty() {
+        return Some(None);
+    }
+    node.text("an address and port, like 127.0.0.1:9090, or empty", |address| address.parse().ok()).map(Some)
 }
 
 fn path(text: &str) -> Option<PathBuf> {
@@ -263,6 +275,19 @@ fn login(username: Node<'_>, password: Node<'_>) -> Option<Option<(String, Hidde
 /// A text that is empty in the default file, and must not be here.
 fn wanted<T>(node: Node<'_>, must: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
     if node.is_empty() { node.wrong("is missing") } else { node.text(must, read) }
+}
+
+fn logs(mut block: Block<'_>) -> Option<Logs> {
+    let format = block.take("format").text("human or json", |word| match word {
+        "human" => Some(LogFormat::Human),
+        "json" => Some(LogFormat::Json),
+        _ => None,
+    });
+    let level = block
+        .take("level")
+        .text("info or warn", |word| [Level::Info, Level::Warn].into_iter().find(|level| level.name() == word));
+    block.finish();
+    Some(Logs { format: format?, level: level? })
 }
 
 fn limits(mut block: Block<'_>) -> Option<Limits> {

@@ -38,6 +38,7 @@ fn the_defaults_are_these() {
         listen: vec!["127.0.0.1:8080".parse().unwrap()],
         tls: None,
         http2_prior_knowledge: false,
+        private_listen: None,
         data: "polygate-data".into(),
         durability: Durability::Process,
         trusted_proxies: Vec::new(),
@@ -57,6 +58,7 @@ fn the_defaults_are_these() {
         exhausted_status: 403,
         not_acceptable: NotAcceptable::Refuse,
         notices: Notices { webhook: None, email: None },
+        logs: Logs { format: LogFormat::Human, level: Level::Info },
         limits: Limits {
             body_bytes: 16_384,
             header_bytes: 16_384,
@@ -316,6 +318,18 @@ fn secrets_of_notices_need_not_be_in_the_file() {
     // Empty is off, by a variable too.
     let env = [("POLYGATE_NOTICES__WEBHOOK__URL", ""), ("POLYGATE_NOTICES__WEBHOOK__SECRET", "")];
     assert_eq!(load(&format!("notices: {{ webhook: {{ secret: {SECRET} }} }}"), &env).unwrap(), Config::default());
+}
+
+#[test]
+fn logs_and_the_private_listener_are_set_by_words() {
+    let config = loaded("private_listen: '[::1]:9090'\nlogs: { format: json, level: warn }");
+    assert_eq!(config.private_listen, Some("[::1]:9090".parse().unwrap()));
+    assert_eq!(config.logs, Logs { format: LogFormat::Json, level: Level::Warn });
+    let found = wrong("private_listen: 9090\nlogs: { format: xml, level: debug, file: x }", &[]);
+    let wanted = "the configuration has mistakes:\n  \
+        private_listen: must be an address and port, like 127.0.0.1:9090, or empty, not a whole number\n  \
+        logs.format: must be human or json\n  logs.level: must be info or warn\n  logs.file: unknown key";
+    assert_eq!(found, wanted);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -29,10 +29,12 @@ use crate::accounts::{self, AccountsError, Expiry, KeyRequest};
 use crate::config::{self, Config, ConfigErrors};
 use crate::edge::http::serve::{ListenError, Listeners};
 use crate::pure::bounds::{self, Bounds};
+use crate::pure::log_line::Level;
 use crate::pure::webhook::SigningSecret;
 use crate::service::catalog;
 use crate::state::clock::Clock;
 use crate::state::folder;
+use crate::state::log::Log;
 use crate::state::report::Report;
 use crate::state::store::{Store, StoreError};
 
@@ -380,25 +382,40 @@ fn load(file: Option<PathBuf>, data: Option<PathBuf>) -> Result<Config, ConfigEr
 fn serve(config: Config) -> Result<(), Failure> {
     let listeners = Listeners::bind(&config)?;
     let (addresses, is_encrypted) = (listeners.addresses()?, config.tls.is_some());
-    allow_files(config.limits.connections);
+    let private = config.private_listen.map(bind).transpose()?;
+    let private_address = private.as_ref().map(TcpListener::local_addr).transpose()?;
     let mut store = Store::open(&config.data)?;
     let _lock = Store::wait_to_serve(&config.data)?;
     let clock = Clock::system();
     let apis = config.apis.clone();
-    let (gateway, folder) = crate::open(config, clock.clone(), reporter())?;
+    // Dropped last: it writes what the others say at their end.
+    let (log, _writer) = Log::start(config.logs, clock.clone(), standard_error())?;
+    tell_of_panics(log.report());
+    allow_files(config.limits.connections, &log.report());
+    let (gateway, folder) = crate::open(config, clock.clone(), log.report(), log.clone())?;
     let first = accounts::first_start(&mut store, &gateway.config, clock.unix_s())?;
     gateway.keyring.refresh(&store).map_err(RunError::from)?;
     drop(store);
-    let ready = move || {
+    let ready = || {
         // A server whose output nobody reads serves all the same.
-        let _ = print(&Zeroizing::new(show::welcome(&addresses, is_encrypted, first.as_ref(), &apis)));
+        let _ = print(&Zeroizing::new(show::welcome(&addresses, is_encrypted, private_address, first.as_ref(), &apis)));
+        for address in &addresses {
+            log.event(Level::Info, &format_args!("polygate {} serves {address}", env!("CARGO_PKG_VERSION")));
+        }
     };
-    Ok(crate::run(gateway, folder, listeners, reporter(), ready, stop_signal())?)
+    crate::run(gateway, folder, listeners, private, log.report(), ready, stop_signal(&log))?;
+    log.event(Level::Info, &"polygate has stopped");
+    Ok(())
+}
+
+/// Binds the private listener.
+fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(address).map_err(|cause| ListenError::Address { address, cause })
 }
 
 /// Has the system allow as many open files as `connections` take, and some for everything else: at first it allows few,
 /// often 1024, and the journal would have to do without. Where it does not, the operator is told.
-fn allow_files(connections: usize) {
+fn allow_files(connections: usize, report: &Report) {
     let wanted = connections as u64 + FILES_BESIDE;
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= wanted) {
@@ -407,14 +424,22 @@ fn allow_files(connections: usize) {
     let current = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
     let is_set = setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..limit }).is_ok();
     if !is_set || current < wanted {
-        reporter()(&format_args!("the system allows too few open files for limits.connections: {wanted} are needed"));
+        report(&format_args!("the system allows too few open files for limits.connections: {wanted} are needed"));
     }
 }
 
 /// What is open beside connections: the database, the journal, listeners, deliveries.
 const FILES_BESIDE: u64 = 256;
 
-/// Where an operator is told of trouble: standard error.
+/// Tells of panics in one line, with their places and without their messages: those can quote what a client sent.
+fn tell_of_panics(report: Report) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let place = panic.location().map(|place| format!(" in {}:{}", place.file(), place.line())).unwrap_or_default();
+        report(&format_args!("a mistake in the program{place}: please report it"));
+    }));
+}
+
+/// Where commands tell of trouble: standard error.
 fn reporter() -> Report {
     Arc::new(|message: &dyn Display| print_error(&format!("polygate: {message}\n")))
 }
@@ -431,7 +456,7 @@ fn settled(config: &Config) -> Result<Store, Failure> {
 }
 
 /// Resolves when the process is asked to stop: by SIGTERM, or by SIGINT from a terminal.
-async fn stop_signal() {
+async fn stop_signal(log: &Log) {
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         // Without handlers the system's own apply, which end the process at once.
@@ -441,6 +466,7 @@ async fn stop_signal() {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    log.event(Level::Info, &"polygate stops: calls under way are finished");
 }
 
 fn keys(config: &Config, command: KeysCommand) -> Result<String, Failure> {
@@ -536,6 +562,12 @@ fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()
+}
+
+/// Where the log goes.
+#[expect(clippy::disallowed_methods, reason = "this is where the log is printed")]
+fn standard_error() -> io::Stderr {
+    io::stderr()
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is where errors are printed")]

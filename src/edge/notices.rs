@@ -26,6 +26,7 @@ use crate::config::Notices;
 use crate::pure::notice::Notice;
 use crate::pure::retry;
 use crate::state::clock::Clock;
+use crate::state::metrics::Metrics;
 use crate::state::report::Report;
 use crate::state::store::{Channel, DeliveryState, Store, StoreError};
 
@@ -48,8 +49,14 @@ pub fn channels(config: &Notices) -> Vec<Channel> {
 ///
 /// `report` is told when a channel begins to fail and when it delivers again, and of a store that fails, once until it
 /// works again. Where no channel is configured there is no thread. Fails when the system refuses one.
-pub fn watch(config: &Notices, store: Store, clock: Clock, report: Report) -> io::Result<Courier> {
-    start(config, store, clock, report, ATTEMPT_TIMEOUT)
+pub fn watch(
+    config: &Notices,
+    store: Store,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    report: Report,
+) -> io::Result<Courier> {
+    start(config, store, clock, metrics, report, ATTEMPT_TIMEOUT)
 }
 
 /// The thread of [`watch`]. Dropping this ends it at once: attempts under way are cut off, and made again by the next.
@@ -73,6 +80,7 @@ fn start(
     config: &Notices,
     store: Store,
     clock: Clock,
+    metrics: Arc<Metrics>,
     report: Report,
     attempt_timeout: Duration,
 ) -> io::Result<Courier> {
@@ -89,6 +97,7 @@ fn start(
     let rounds = Rounds {
         store,
         clock,
+        metrics,
         report,
         attempt_timeout,
         lanes,
@@ -117,6 +126,7 @@ fn start(
 struct Rounds {
     store: Store,
     clock: Clock,
+    metrics: Arc<Metrics>,
     report: Report,
     attempt_timeout: Duration,
     lanes: Vec<Lane>,
@@ -264,6 +274,7 @@ impl Rounds {
         let lane = &mut self.lanes[taken.lane];
         let name = lane.channel.as_str();
         let failed = state != DeliveryState::Delivered;
+        self.metrics.notice(lane.channel, !failed);
         match (std::mem::replace(&mut lane.failing, failed), failed) {
             (false, true) => (self.report)(&format_args!(
                 "a notice could not be delivered by {name}: {} (`polygate notices list` tells more)",
@@ -346,7 +357,9 @@ mod tests {
         let (sender, reports) = std::sync::mpsc::sync_channel(1);
         let report: Report = Arc::new(move |line| sender.send(line.to_string()).unwrap());
         let config = Notices { webhook, email: None };
-        let _courier = start(&config, store, Clock::fixed(0), report, Duration::from_secs(1)).unwrap();
+        let _courier =
+            start(&config, store, Clock::fixed(0), Arc::new(Metrics::new(&[], 0)), report, Duration::from_secs(1))
+                .unwrap();
         let report = reports.recv_timeout(Duration::from_secs(30)).unwrap();
         assert!(report.contains("by webhook: timed out after 1 s"), "{report}");
     }

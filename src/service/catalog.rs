@@ -13,6 +13,8 @@ pub struct Route {
     pub name: &'static str,
     /// The number that the ledger knows it by.
     pub number: u16,
+    /// Its place in [`LABELS`].
+    pub label: usize,
     /// The path, without a trailing slash; with one it is the same route.
     pub path: &'static str,
     /// What it leads to.
@@ -60,6 +62,13 @@ pub const METHODS: &str = "GET, HEAD, POST, OPTIONS";
 /// The names of all APIs, enabled or not: what keys can be bound to.
 pub const NAMES: [&str; 3] = ["totpgenerator", "key2otp", "analytics"];
 
+/// What log and metrics call the places that requests lead to: each API by its place in [`NAMES`], then the rest.
+pub const LABELS: [&str; NAMES.len() + 2] = [NAMES[0], NAMES[1], NAMES[2], "openapi", "unknown"];
+/// The label of the documents that describe the API.
+pub const DOCUMENT_LABEL: usize = NAMES.len();
+/// The label of every path where there is nothing.
+pub const UNKNOWN_LABEL: usize = NAMES.len() + 1;
+
 impl Catalog {
     /// The routes that `config` enables. `numbers` are those by which the ledger knows the APIs of [`NAMES`].
     pub fn of(config: &Config, numbers: &[u16; NAMES.len()]) -> Catalog {
@@ -71,10 +80,10 @@ impl Catalog {
             (key2otp, "/v1/api/key2otp", Service::Totp, Dialect::Flat, Bodies::JsonAndForm),
             (analytics, "/v1/analytics", Service::Analytics, Dialect::Enveloped, Bodies::None),
         ];
-        let named = NAMES.into_iter().zip(*numbers).zip(rows);
-        let route = |((name, number), (api, path, service, dialect, bodies)): ((_, _), (&Api, _, _, _, _))| {
+        let named = NAMES.into_iter().zip(*numbers).enumerate().zip(rows);
+        let route = |((label, (name, number)), (api, path, service, dialect, bodies)): ((_, _), (&Api, _, _, _, _))| {
             let Api { enabled, access, cost } = *api;
-            enabled.then(|| Arc::new(Route { name, number, path, service, dialect, access, cost, bodies }))
+            enabled.then(|| Arc::new(Route { name, number, label, path, service, dialect, access, cost, bodies }))
         };
         Catalog { routes: named.filter_map(route).collect() }
     }
@@ -83,6 +92,11 @@ impl Catalog {
     pub fn find(&self, path: &str) -> Option<&Arc<Route>> {
         let path = path.strip_suffix('/').unwrap_or(path);
         self.routes.iter().find(|route| route.path == path)
+    }
+
+    /// The label of `path`, if an API lives there.
+    pub fn label(&self, path: &str) -> Option<usize> {
+        self.find(path).map(|route| route.label)
     }
 
     /// Every path and method, with the statuses a call of it can end in.

@@ -38,23 +38,36 @@ impl Clock {
 
     /// Whole seconds of Unix time, rounded down; zero for a machine that believes in a time before 1970.
     pub fn unix_s(&self) -> u64 {
+        self.unix_ms() / 1_000
+    }
+
+    /// The same in milliseconds.
+    pub fn unix_ms(&self) -> u64 {
         match &self.0 {
             #[expect(clippy::disallowed_methods, reason = "this is where the time is read")]
-            Source::System { .. } => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
-            Source::Fixed(now) => now.load(Ordering::Acquire) / 1_000_000,
+            Source::System { .. } => {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+            }
+            Source::Fixed(now) => now.load(Ordering::Acquire) / 1_000,
         }
     }
-}
 
-/// The monotonic time that limiters count in: it goes on evenly even when the machine's date is corrected.
-impl governor::clock::Clock for Clock {
-    type Instant = Duration;
-
-    fn now(&self) -> Duration {
+    /// The monotonic time since some moment: it goes on evenly even when the machine's date is corrected.
+    pub fn monotonic(&self) -> Duration {
         match &self.0 {
             Source::System { start } => start.elapsed(),
             Source::Fixed(now) => Duration::from_micros(now.load(Ordering::Acquire)),
         }
+    }
+}
+
+/// What limiters count in is monotonic.
+impl governor::clock::Clock for Clock {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        self.monotonic()
     }
 }
 
@@ -75,7 +88,7 @@ mod tests {
         assert_eq!(other.unix_s(), 1_765_924_235);
         let before = other.now();
         clock.advance(Duration::from_millis(2_500));
-        assert_eq!(other.unix_s(), 1_765_924_237);
+        assert_eq!((other.unix_s(), other.unix_ms()), (1_765_924_237, 1_765_924_237_500));
         assert_eq!(other.now() - before, Duration::from_millis(2_500));
     }
 

@@ -13,6 +13,7 @@ use crate::pure::record::{Place, Record};
 use super::clock::Clock;
 use super::journal::{self, Batch, Journal, JournalError, Lineage};
 use super::meter::{Caller, Meter};
+use super::metrics::Metrics;
 use super::report::Report;
 use super::routine::{self, Routine};
 use super::store::{Channel, Fold, NoticeRules, Store, StoreError};
@@ -61,6 +62,7 @@ pub struct Folder {
     /// When it was last asked what to forget: the date, and the time that goes on evenly.
     looked: (u64, Duration),
     clock: Clock,
+    metrics: Arc<Metrics>,
     report: Report,
 }
 
@@ -71,6 +73,7 @@ pub fn open(
     mut store: Store,
     channels: Vec<Channel>,
     clock: Clock,
+    metrics: Arc<Metrics>,
     report: Report,
 ) -> Result<Folder, FoldError> {
     let rules = NoticeRules { plans: config.plans.clone(), channels };
@@ -79,9 +82,11 @@ pub fn open(
     store.catch_up_notices(&rules, clock.unix_s())?;
     let journal = Journal::open(&directory, lineage, folded, config.durability)?;
     let meter = Arc::new(Meter::new(journal, report.clone()));
+    meter.health.folded(true, &clock);
+    meter.health.charged(store.last_use_unix_s()?.unwrap_or(0));
     let seq = store.changes_since(0)?.seq;
     let retention = config.retention.clone();
-    let looked = (clock.unix_s(), clock.now());
+    let looked = (clock.unix_s(), clock.monotonic());
     Ok(Folder {
         store,
         meter,
@@ -94,6 +99,7 @@ pub fn open(
         retention,
         looked,
         clock,
+        metrics,
         report,
     })
 }
@@ -167,7 +173,7 @@ impl Folder {
             let batch = journal::read(&self.directory, &self.lineage, self.folded, Some(end), RECORDS_MAX)?;
             tell(&batch, &self.directory, &self.report)?;
             self.damaged |= !batch.damage.is_empty();
-            let done = batch.done;
+            let (done, records) = (batch.done, batch.records.len());
             let (tally, changed) = (self.meter.tally.take(), std::mem::take(&mut changed));
             let fold = Fold { tally, changed, damaged: self.damaged, ..sum(batch) };
             let idle = fold.folded == self.folded && fold.tally.is_empty() && fold.changed.is_empty();
@@ -177,6 +183,11 @@ impl Folder {
             }
             self.folded = fold.folded;
             self.seq = changes.seq;
+            self.metrics.records_folded.add(records as u64);
+            for charges in fold.charges.values() {
+                self.metrics.credits_charged.add(charges.month + charges.bonus);
+                self.meter.health.charged(charges.last_unix_s);
+            }
             if done {
                 break;
             }
@@ -237,8 +248,13 @@ pub fn watch(mut folder: Folder) -> std::io::Result<Routine> {
     let mut failing = false;
     routine::start("folder", FOLD_INTERVAL, move || {
         folder.meter.look();
+        let start = folder.clock.monotonic();
+        // A fold of nothing does not find out whether there is somebody to write to.
+        let folded = folder.fold().and_then(|()| Ok(folder.store.check_writable()?));
+        folder.metrics.fold(folded.is_ok(), folder.clock.monotonic().saturating_sub(start));
+        folder.meter.health.folded(folded.is_ok(), &folder.clock);
         // What is folded first is not noticed twice: a notice is what keeps its like from being given again.
-        let folded = folder.fold().and_then(|()| folder.prune());
+        let folded = folded.and_then(|()| folder.prune());
         let failed = std::mem::replace(&mut failing, folded.is_err());
         match folded {
             Ok(()) if failed => (folder.report)(&"the journal reaches the database again"),

@@ -38,6 +38,9 @@ const MAGIC: [u8; 6] = *b"PGJRNL";
 const VERSION: u16 = 1;
 
 const READ_BUFFER_BYTES: usize = 64 << 10;
+/// A file that is made to see whether there is room, and how long: one block of most disks.
+const PROBE_NAME: &str = "probe";
+const PROBE_BYTES: usize = 4096;
 /// How many failed syncs are remembered for those who have yet to ask about them.
 const CUTS_MAX: usize = 64;
 
@@ -143,6 +146,8 @@ impl Journal {
             sealed: false,
             failed: None,
             buffer: Vec::new(),
+            writes: 0,
+            failures: 0,
         };
         let writer = Writer {
             directory: directory.to_owned(),
@@ -169,12 +174,16 @@ impl Journal {
     /// once there is space on the disk. Records of one call are never torn apart by a segment's end.
     pub fn append(&self, records: &[Record]) -> Result<Place> {
         let mut tail = self.writer.tail();
-        if let Some(failed) = &tail.failed {
-            // Somebody has to find out whether the disk works again.
-            self.wake();
-            return Err(failed.clone());
-        }
-        self.writer.append(&mut tail, records)
+        let appended = match &tail.failed {
+            Some(failed) => {
+                // Somebody has to find out whether the disk works again.
+                self.wake();
+                Err(failed.clone())
+            }
+            None => self.writer.append(&mut tail, records),
+        };
+        *if appended.is_ok() { &mut tail.writes } else { &mut tail.failures } += 1;
+        appended
     }
 
     /// Whether answers wait for the disk.
@@ -218,6 +227,34 @@ impl Journal {
         self.writer.sync()
     }
 
+    /// Whether there is room for more. Asked when a write has failed, so that it is known without a call that has to
+    /// fail to find out. A file beside the segments is made and deleted for it.
+    pub fn check_writable(&self) -> Result<()> {
+        let Writer { directory, limits, disk, .. } = &*self.writer;
+        {
+            let tail = self.writer.tail();
+            if let Some(failed) = &tail.failed {
+                return Err(failed.clone());
+            }
+            if tail.unfolded_bytes(limits.segment_bytes).saturating_add(PROBE_BYTES as u64) > limits.unfolded_bytes {
+                return Err(JournalError::Full { directory: directory.clone(), max_bytes: limits.unfolded_bytes });
+            }
+        }
+        let path = directory.join(PROBE_NAME);
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+        let written = file.and_then(|file| write_all_at(&**disk, &file, &[0; PROBE_BYTES], 0));
+        // If it cannot be deleted, the next one is written over it.
+        let _ = std::fs::remove_file(&path);
+        written.map_err(cannot("write to", &path))
+    }
+
+    /// Where it stands, for those who watch it.
+    pub fn figures(&self) -> Figures {
+        let tail = self.writer.tail();
+        let unfolded_bytes = tail.unfolded_bytes(self.writer.limits.segment_bytes);
+        Figures { writes: tail.writes, failures: tail.failures, unfolded_bytes }
+    }
+
     /// Deletes the segments that lie before `folded`, all but the one that is written to.
     pub fn forget(&self, folded: Place) -> Result<()> {
         let last = self.writer.tail().end.segment;
@@ -240,6 +277,17 @@ impl Journal {
             syncer.wake();
         }
     }
+}
+
+/// What a journal has done since it was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Figures {
+    /// Writes that succeeded.
+    pub writes: u64,
+    /// Writes that failed.
+    pub failures: u64,
+    /// How much waits to be folded.
+    pub unfolded_bytes: u64,
 }
 
 /// Keeps a segment in which damage was found: under a second name, by which it is neither read nor deleted again.
@@ -516,6 +564,10 @@ struct Tail {
     failed: Option<JournalError>,
     /// Where records are put together; kept for its memory.
     buffer: Vec<u8>,
+    /// How often appending has succeeded.
+    writes: u64,
+    /// How often it has failed.
+    failures: u64,
 }
 
 #[derive(Clone, Debug)]

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use crate::pure::book::{Book, Credits, Opening, Share};
 use crate::pure::record::{Charge, Place, Record};
 
+use super::health::Health;
 use super::journal::{Entry, Journal, JournalError, Member};
 use super::report::Report;
 use super::tally::Tally;
@@ -25,9 +26,11 @@ pub struct Meter {
     pub journal: Journal,
     /// Calls that cost nothing.
     pub tally: Tally,
+    /// Whether calls can be charged, for those who send them.
+    pub health: Health,
     report: Report,
     /// How writing goes, of which the operator is told: one of the values below.
-    health: AtomicU8,
+    writing: AtomicU8,
 }
 
 /// All is well.
@@ -42,16 +45,17 @@ const MENDED: u8 = 3;
 impl Meter {
     /// A meter over a journal, with nothing counted.
     pub fn new(journal: Journal, report: Report) -> Meter {
-        Meter { journal, tally: Tally::default(), report, health: AtomicU8::new(WELL) }
+        Meter { journal, tally: Tally::default(), health: Health::default(), report, writing: AtomicU8::new(WELL) }
     }
 
     /// Tells the operator when charges can no longer be written.
     fn watch(&self, written: Result<(), JournalError>) -> Result<(), JournalError> {
         match &written {
-            Ok(()) if self.health.load(Relaxed) != FAILING => {}
+            Ok(()) if self.writing.load(Relaxed) != FAILING => {}
             Ok(()) => drop(self.turn(FAILING, MENDING)),
             Err(error) => {
-                if self.health.swap(FAILING, Relaxed) == WELL {
+                self.health.journal_works(false);
+                if self.writing.swap(FAILING, Relaxed) == WELL {
                     (self.report)(&format_args!("calls that cost something are refused: {error}"));
                 }
             }
@@ -59,17 +63,19 @@ impl Meter {
         written
     }
 
-    /// Tells the operator when charges can be written again and none has failed from one look to the next.
+    /// Tells the operator when charges can be written again and none has failed from one look to the next. Where nobody
+    /// sends calls because they fail, finds out whether they would.
     pub fn look(&self) {
+        self.health.journal_works(self.writing.load(Relaxed) != FAILING || self.journal.check_writable().is_ok());
         if self.turn(MENDED, WELL) {
             (self.report)(&"charges can be written again");
         }
         self.turn(MENDING, MENDED);
     }
 
-    /// Whether health was the one; it is the other then.
+    /// Whether writing went the one way; it goes the other then.
     fn turn(&self, from: u8, to: u8) -> bool {
-        self.health.compare_exchange(from, to, Relaxed, Relaxed).is_ok()
+        self.writing.compare_exchange(from, to, Relaxed, Relaxed).is_ok()
     }
 }
 

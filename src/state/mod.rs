@@ -2,11 +2,14 @@
 
 pub mod clock;
 pub mod folder;
+pub mod health;
 pub mod journal;
 pub mod keyring;
 pub mod limiter;
 pub mod load;
+pub mod log;
 pub mod meter;
+pub mod metrics;
 pub mod report;
 pub mod routine;
 pub mod store;

@@ -18,8 +18,8 @@ FILL_S, RECOVERY_S = 20, 5
 # How long the disk stays full: for more than one fold, which is tried each second.
 FULL_S = 2.5
 # What the operator is told, in pairs: that something is wrong, and that it is right again.
-CHARGES = ("polygate: calls that cost something are refused: ", "polygate: charges can be written again")
-FOLDS = ("polygate: charges wait in the journal", "polygate: the journal reaches the database again")
+CHARGES = ("calls that cost something are refused: ", "charges can be written again")
+FOLDS = ("charges wait in the journal", "the journal reaches the database again")
 
 
 def kill(directory, chooser, restarts, durability):

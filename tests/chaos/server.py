@@ -1,5 +1,6 @@
 """The program under test: one server that can be killed, and the commands that change what it serves."""
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -40,8 +41,8 @@ class Server:
         return self._process.wait(END_TIMEOUT_S)
 
     def errors(self):
-        """What it has said on standard error, by line."""
-        return self._errors.read_text().splitlines()
+        """What it has said is wrong on standard error, by line; calls that it could not answer are left out."""
+        return [text for line in self._errors.read_text().splitlines() if (text := told(line)) is not None]
 
 
 class Desk:
@@ -72,6 +73,14 @@ class Desk:
         if process.returncode != 0 or errors:
             raise RuntimeError(f"{process.args} ended with {process.returncode}: {errors}")
         return output
+
+
+def told(line):
+    """The message of a line of the log, or the line where it is none; nothing where it is a call's."""
+    try:
+        return json.loads(line).get("message")
+    except ValueError:
+        return line
 
 
 def options(directory):

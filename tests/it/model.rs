@@ -19,6 +19,7 @@ use polygate::pure::period::Period;
 use polygate::pure::plan::Plan;
 use polygate::state::clock::Clock;
 use polygate::state::folder::Folder;
+use polygate::state::log::Log;
 use polygate::state::meter::{self, Hold};
 use polygate::state::store::{NewKey, Store};
 use ring::rand::SystemRandom;
@@ -165,7 +166,7 @@ impl Story {
     fn start(&mut self) {
         let told = self.told.clone();
         let report = Arc::new(move |message: &dyn std::fmt::Display| told.lock().unwrap().push(message.to_string()));
-        let (gateway, folder) = polygate::open(self.config.clone(), self.clock.clone(), report).unwrap();
+        let (gateway, folder) = polygate::open(self.config.clone(), self.clock.clone(), report, Log::off()).unwrap();
         let store = Store::open(self.data.path()).unwrap();
         self.running = Some(Running { gateway, folder, store, held: Vec::new() });
     }

@@ -15,6 +15,8 @@ use polygate::config::{Config, Notices};
 use polygate::edge::notices::{Courier, watch};
 use polygate::pure::plan::Plan;
 use polygate::state::clock::Clock;
+use polygate::state::log::Log;
+use polygate::state::metrics::Metrics;
 use polygate::state::report::Report;
 use polygate::state::store::{DeliveryRow, DeliveryState, Store};
 use ring::hmac;
@@ -68,7 +70,8 @@ impl Desk {
     fn watch(&self, notices: &Notices) -> Courier {
         let reports = Arc::clone(&self.reports);
         let report: Report = Arc::new(move |line| reports.lock().unwrap().push(line.to_string()));
-        watch(notices, Store::open(self.data.path()).unwrap(), self.clock.clone(), report).unwrap()
+        let metrics = Arc::new(Metrics::new(&[], 0));
+        watch(notices, Store::open(self.data.path()).unwrap(), self.clock.clone(), metrics, report).unwrap()
     }
 
     fn delivery(&self, id: i64) -> DeliveryRow {
@@ -467,8 +470,8 @@ fn a_server_tells_of_credits_as_they_run_out() {
     let report: Report = Arc::new(|line| panic!("{line}"));
     let server = thread::spawn(move || {
         let stopped = async { drop(stopped.await) };
-        let (gateway, folder) = polygate::open(config, Clock::fixed(NOW), report.clone()).unwrap();
-        polygate::run(gateway, folder, listener, report, || {}, stopped).unwrap();
+        let (gateway, folder) = polygate::open(config, Clock::fixed(NOW), report.clone(), Log::off()).unwrap();
+        polygate::run(gateway, folder, listener, None, report, || {}, stopped).unwrap();
     });
     let call = || {
         let mut stream = TcpStream::connect(address).unwrap();

@@ -22,6 +22,11 @@ impl Desk {
         self.directory.path().join("data")
     }
 
+    /// Writes a configuration, for `--config polygate.yaml`.
+    pub fn write(&self, yaml: &str) {
+        std::fs::write(self.directory.path().join("polygate.yaml"), yaml).unwrap();
+    }
+
     /// The program, in an empty environment, so that nothing of the machine's own settings counts.
     pub fn command(&self, line: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_polygate"));
@@ -82,6 +87,11 @@ impl Server {
 
     pub fn printed(&mut self, start: &str) -> Option<String> {
         self.lines.by_ref().map(|line| line.unwrap().trim().to_owned()).find(|line| line.starts_with(start))
+    }
+
+    /// What else it prints until it ends.
+    pub fn rest(&mut self) -> Vec<String> {
+        self.lines.by_ref().map(Result::unwrap).collect()
     }
 
     /// The status of a call with a key.

@@ -17,6 +17,7 @@ use polygate::pure::bounds::Bounds;
 use polygate::pure::key::ApiKey;
 use polygate::state::clock::Clock;
 use polygate::state::folder::Folder;
+use polygate::state::log::Log;
 use polygate::state::report::Report;
 use polygate::state::store::{NewKey, Store};
 use ring::rand::SystemRandom;
@@ -152,7 +153,7 @@ impl App {
 }
 
 fn open(config: Config, clock: &Clock, reports: &Option<Reports>) -> (Arc<Gateway>, Mutex<Folder>) {
-    let (gateway, folder) = polygate::open(config, clock.clone(), reporter(reports)).unwrap();
+    let (gateway, folder) = polygate::open(config, clock.clone(), reporter(reports), Log::off()).unwrap();
     (gateway, Mutex::new(folder))
 }
 

@@ -15,6 +15,7 @@ use polygate::edge::http::{body, claim, seal};
 use polygate::gateway::{Gateway, Head, admit, authenticate, commit, decode, invoke, reserve};
 use polygate::state::clock::Clock;
 use polygate::state::folder;
+use polygate::state::log::Log;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let [address, config, data] = <[String; 3]>::try_from(std::env::args().skip(1).collect::<Vec<_>>())
@@ -22,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = Config::load(Some(Path::new(&config)), std::iter::empty())?;
     let limits = config.limits.clone();
     let config = Config { data: data.into(), ..config };
-    let (gateway, folder) = polygate::open(config, Clock::system(), Arc::new(|message| eprintln!("{message}")))?;
+    let (gateway, folder) = polygate::open(config, Clock::system(), Arc::new(|message| eprintln!("{message}")), Log::off())?;
     let _folding = folder::watch(folder)?;
     let mut protocol = http1::Builder::new();
     protocol.timer(TokioTimer::new()).header_read_timeout(limits.header_read_timeout).writev(false);

@@ -24,11 +24,20 @@ pub(super) fn created(created: &CreatedKey, as_json: bool) -> String {
 }
 
 /// What a server says once it listens, and the first key with a call to try it, if any API is enabled.
-pub(super) fn welcome(addresses: &[SocketAddr], is_encrypted: bool, first: Option<&CreatedKey>, apis: &Apis) -> String {
+pub(super) fn welcome(
+    addresses: &[SocketAddr],
+    is_encrypted: bool,
+    private: Option<SocketAddr>,
+    first: Option<&CreatedKey>,
+    apis: &Apis,
+) -> String {
     let scheme = if is_encrypted { "https" } else { "http" };
     let url = |address: &SocketAddr| format!("{scheme}://{}", reachable(*address));
     let mut text: String = addresses.iter().map(|address| format!("Polygate listens on {}\n", url(address))).collect();
     let url = addresses.first().map(url).unwrap_or_default();
+    if let Some(private) = private {
+        text += &format!("Metrics and health: http://{}\n", reachable(private));
+    }
     if let Some(CreatedKey { key, account, .. }) = first {
         let (key, email) = (key.as_str(), &account.email);
         text += &format!(

@@ -8,14 +8,16 @@ use uuid::Uuid;
 use warp::{Filter, Rejection};
 
 use crate::config::{Access, NotAcceptable};
-use crate::gateway::{Call, Claimed, Context, Credential, Flow, Gateway, Head, Refused, Request};
+use crate::gateway::{Call, Came, Claimed, Context, Credential, Flow, Gateway, Head, Refused, Request};
 use crate::pure::accept::{self, Choice};
 use crate::pure::address::client_address;
 use crate::pure::envelope::Dialect;
 use crate::pure::fault::Fault;
 use crate::pure::format::{Format, Style};
 use crate::pure::key::KeyHash;
-use crate::service::catalog::{METHODS, Route};
+use crate::pure::log_line::{self, UNKNOWN_METHOD};
+use crate::pure::trace::TraceId;
+use crate::service::catalog::{METHODS, Route, UNKNOWN_LABEL};
 
 use super::documents;
 use super::framing::DoubtfulFraming;
@@ -25,6 +27,7 @@ pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// The id of a request, on every answer.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Claims every request that is a call. It rejects the two kinds that are none, preflights and documents, before anything
 /// is counted, so that the filters after the chain answer them.
@@ -61,6 +64,7 @@ pub fn head() -> impl Filter<Extract = (Head,), Error = Rejection> + Copy {
 pub fn context(gateway: &Arc<Gateway>, headers: &HeaderMap, peer: IpAddr) -> Box<Context> {
     let lines_of = |name: HeaderName| headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
     let accepted = accept::choose(lines_of(header::ACCEPT));
+    let came = Came { unix_ms: gateway.clock.unix_ms(), monotonic: gateway.clock.monotonic() };
     Box::new(Context {
         gateway: gateway.clone(),
         request_id: request_id(headers),
@@ -69,7 +73,12 @@ pub fn context(gateway: &Arc<Gateway>, headers: &HeaderMap, peer: IpAddr) -> Box
         style: Style::default(),
         dialect: Dialect::Enveloped,
         address: client_address(peer, lines_of(X_FORWARDED_FOR), &gateway.config.trusted_proxies),
-        now_unix_s: gateway.clock.unix_s(),
+        now_unix_s: came.unix_ms / 1_000,
+        came,
+        trace_id: headers.get(TRACEPARENT).and_then(|line| TraceId::parse(line.as_bytes())),
+        method: UNKNOWN_METHOD,
+        label: UNKNOWN_LABEL,
+        request_bytes: 0,
         api: None,
         caller: None,
         quota: None,
@@ -79,6 +88,7 @@ pub fn context(gateway: &Arc<Gateway>, headers: &HeaderMap, peer: IpAddr) -> Box
 /// Path, then method, then format: whatever is wrong with the head of a call is found here.
 pub fn open(gateway: &Arc<Gateway>, head: Head, peer: IpAddr) -> Flow<Claimed> {
     let mut context = context(gateway, &head.headers, peer);
+    context.method = log_line::method(head.method.as_str());
     let refuse = |context, fault| Err(Refused { context, fault });
 
     // CONNECT alone names no path (RFC 9110 section 9.3.6).
@@ -88,6 +98,7 @@ pub fn open(gateway: &Arc<Gateway>, head: Head, peer: IpAddr) -> Flow<Claimed> {
     let route = gateway.catalog.find(head.uri.path());
     context.dialect = route.map_or(Dialect::Enveloped, |route| route.dialect);
     context.api = route.map(|route| route.number);
+    context.label = route.map_or(UNKNOWN_LABEL, |route| route.label);
     if let Some(fault) = flaw(gateway, &head) {
         return refuse(context, fault);
     }

@@ -11,7 +11,7 @@ use warp::reply::Response;
 use warp::{Filter, Rejection};
 
 use crate::gateway::{Gateway, Head, Refused};
-use crate::service::catalog::METHODS;
+use crate::service::catalog::{DOCUMENT_LABEL, METHODS, UNKNOWN_LABEL};
 
 use super::{claim, documents, seal};
 
@@ -30,13 +30,16 @@ pub fn preflight(
         if head.method != Method::OPTIONS {
             return std::future::ready(Err(warp::reject()));
         }
-        let context = claim::context(&gateway, &head.headers, peer);
+        let mut context = claim::context(&gateway, &head.headers, peer);
+        let path = head.uri.path();
+        let is_document = documents::is_one(path);
+        context.method = "OPTIONS";
+        context.label = if is_document { DOCUMENT_LABEL } else { gateway.catalog.label(path).unwrap_or(UNKNOWN_LABEL) };
         if let Some(fault) = claim::flaw(&gateway, &head) {
             return std::future::ready(Ok(seal::seal(Err(Refused { context, fault }))));
         }
-        let path = head.uri.path();
         let of_route = || gateway.catalog.find(path).map_or(METHODS, |route| route.methods());
-        let allowed = if documents::is_one(path) { documents::METHODS } else { of_route() };
+        let allowed = if is_document { documents::METHODS } else { of_route() };
         let lines = [
             (header::ALLOW, HeaderValue::from_static(allowed)),
             (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(allowed)),

@@ -9,6 +9,8 @@ use warp::{Filter, Rejection};
 
 use crate::gateway::{Gateway, Head, Refused};
 use crate::pure::fault::Fault;
+use crate::pure::log_line;
+use crate::service::catalog::DOCUMENT_LABEL;
 
 use super::{claim, seal};
 
@@ -36,7 +38,9 @@ pub fn serve(
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
     claim::head().and_then(move |head: Head| {
         let answer = find(head.uri.path()).map(|(content_type, body)| {
-            let context = claim::context(&gateway, &head.headers, peer);
+            let mut context = claim::context(&gateway, &head.headers, peer);
+            context.method = log_line::method(head.method.as_str());
+            context.label = DOCUMENT_LABEL;
             if let Some(fault) = claim::flaw(&gateway, &head) {
                 seal::seal(Err(Refused { context, fault }))
             } else if matches!(head.method, Method::GET | Method::HEAD) {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use hyper::body::Body;
 use warp::Rejection;
 use warp::reply::Response;
 
@@ -39,7 +40,7 @@ pub fn seal(flow: Flow<Committed>) -> Response {
 
 fn success(Call { context, state: Committed { body, short_secret_bits } }: Call<Committed>) -> Response {
     let headers = headers::of(&context, context.choice.content_type, short_secret_bits);
-    answer(StatusCode::OK, headers, body)
+    ended(&context, None, Some(context.choice.format), answer(StatusCode::OK, headers, body))
 }
 
 fn failure(Refused { context, fault }: Refused) -> Response {
@@ -78,7 +79,7 @@ fn failure(Refused { context, fault }: Refused) -> Response {
         }
         _ => {}
     }
-    answer(status, headers, body)
+    ended(&context, Some(fault.code()), Some(context.choice.format), answer(status, headers, body))
 }
 
 fn problem(context: &Context, fault: &Fault, status: StatusCode, body: &mut Vec<u8>) -> Result<(), EncodeError> {
@@ -93,7 +94,7 @@ pub fn plain(context: &Context, status: StatusCode, more: &[(HeaderName, HeaderV
     for (name, value) in more {
         headers.insert(name.clone(), value.clone());
     }
-    answer(status, headers, body)
+    ended(context, None, None, answer(status, headers, body))
 }
 
 /// What no filter answered. Claim, preflight and documents share all requests among them, so that nothing is left; should
@@ -113,6 +114,13 @@ const RETRY_AFTER_S: u64 = 1;
 
 /// Enough for most answers.
 const BODY_BYTES: usize = 512;
+
+/// Writes the call down as one that ended in `response`.
+fn ended(context: &Context, code: Option<&'static str>, format: Option<Format>, response: Response) -> Response {
+    let body_bytes = response.body().size_hint().exact().unwrap_or_default();
+    context.ended(response.status().as_u16(), code, format, usize::try_from(body_bytes).unwrap_or(usize::MAX));
+    response
+}
 
 fn answer(status: StatusCode, headers: HeaderMap, body: impl Into<Bytes>) -> Response {
     let mut response = Response::new(body.into().into());

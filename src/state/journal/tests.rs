@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::pure::book::Opening;
 use crate::pure::record::Charge;
+use crate::state::clock::Clock;
 use crate::state::meter::{Balance, Caller, Meter};
 
 const LINEAGE: Lineage = *b"sixteen bytes of";
@@ -699,6 +700,42 @@ async fn of_a_disk_that_is_almost_full_the_operator_is_told_once() {
     let told = told.lock().unwrap();
     assert!(told[0].starts_with("calls that cost something are refused: "));
     assert_eq!(told[1..], ["charges can be written again"]);
+}
+
+#[tokio::test]
+async fn whether_charges_can_be_written_is_known_without_calls() {
+    let Case { faults, journal, data } = Case::new(Durability::Process);
+    let meter = Arc::new(Meter::new(journal, Arc::new(|_| {})));
+    let balance = Arc::new(Balance::new(Opening { credits_a_month: 10, ..Opening::default() }, 1_765_924_235));
+    let clock = Clock::fixed(1_765_924_235);
+    meter.health.folded(true, &clock);
+    let well = || meter.health.wrong(&clock).is_empty();
+    assert!(well());
+    faults.leave_room(Some(0));
+    let hold = balance.reserve(1, 1_765_924_235).unwrap();
+    hold.commit(&meter, Caller { account: 7, key: 1, api: 1 }).await.unwrap_err();
+    assert!(!well());
+    meter.look();
+    assert!(!well());
+    faults.leave_room(None);
+    meter.look();
+    assert!(well());
+    let names = std::fs::read_dir(data.path().join("journal")).unwrap();
+    assert_eq!(names.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>(), [&*file_name(1)]);
+    let figures = meter.journal.figures();
+    assert_eq!((figures.writes, figures.failures), (0, 1));
+}
+
+#[test]
+fn a_journal_with_too_much_to_fold_cannot_be_written_whatever_the_disk_says() {
+    let data = tempfile::tempdir().unwrap();
+    let limits = Limits { unfolded_bytes: 8_192, segment_bytes: 4_096 };
+    let journal = open(&data.path().join("journal"), START, Durability::Process, limits, &Faults::default());
+    let full = |result: Result<()>| matches!(result, Err(JournalError::Full { .. }));
+    while journal.append(&[record(1)]).is_ok() {}
+    assert!(full(journal.check_writable()));
+    journal.forget(journal.end()).unwrap();
+    journal.check_writable().unwrap();
 }
 
 #[tokio::test]

@@ -287,6 +287,16 @@ impl Store {
         Ok(self.connection.pragma_query_value(None, "data_version", |row| row.get(0))?)
     }
 
+    /// Whether the database can be written to: nothing is.
+    pub fn check_writable(&mut self) -> Result<()> {
+        Ok(self.change()?.rollback()?)
+    }
+
+    /// When a key was last used, as Unix time.
+    pub fn last_use_unix_s(&self) -> Result<Option<u64>> {
+        Ok(self.connection.query_row("SELECT max(last_used_unix_s) FROM api_key", [], |row| row.get(0))?)
+    }
+
     /// Reads as of one moment, whatever is written meanwhile.
     pub fn at_one_moment<T>(&self, read: impl FnOnce(&Store) -> Result<T>) -> Result<T> {
         let view = self.connection.unchecked_transaction()?;

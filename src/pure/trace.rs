@@ -1,0 +1,70 @@
+//! The trace that a call is part of, as W3C Trace Context says it in `traceparent`.
+
+/// The id of a trace: 32 lower-case hexadecimal digits, not all of them zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceId([u8; 32]);
+
+impl TraceId {
+    /// Reads a `traceparent` header (W3C Trace Context, section 3.2); `None` for what is none.
+    ///
+    /// Of versions to come, only what all have in common is read, as section 3.2.4 wants it.
+    pub fn parse(header: &[u8]) -> Option<TraceId> {
+        let (known, more) = header.split_at_checked(55)?;
+        let [version, id, parent, flags] = [&known[..2], &known[3..35], &known[36..52], &known[53..]];
+        let is_hex = |field: &[u8]| field.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let is_zero = |field: &[u8]| field.iter().all(|byte| *byte == b'0');
+        let hyphens = [known[2], known[35], known[52]] == *b"---";
+        let fields = [version, id, parent, flags].into_iter().all(is_hex) && !is_zero(id) && !is_zero(parent);
+        let end = match version {
+            b"ff" => false,
+            b"00" => more.is_empty(),
+            _ => more.first().is_none_or(|byte| *byte == b'-'),
+        };
+        let id = id.try_into().ok()?;
+        (hyphens && fields && end).then_some(TraceId(id))
+    }
+
+    /// Its digits.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("hexadecimal digits are ASCII")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn what_is_well_formed_is_read() {
+        let later = format!("cc{}-what-the-future-will-be-like", &PARENT[2..]);
+        for header in [PARENT, &later, &later[..55]] {
+            let id = TraceId::parse(header.as_bytes()).unwrap();
+            assert_eq!(id.as_str(), "4bf92f3577b34da6a3ce929d0e0e4736", "{header}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_none() {
+        let zero_id = format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32));
+        let zero_parent = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-{}-01", "0".repeat(16));
+        let forms = [
+            "",
+            &PARENT[..54],
+            &format!("{PARENT}-00"),
+            &format!("{PARENT}."),
+            &PARENT.replace("4bf9", "4BF9"),
+            &PARENT.replace("4bf9", "4bg9"),
+            &PARENT.replace("4bf9", "4b\r9"),
+            &PARENT.replace('-', "_"),
+            &PARENT.replace("00-4", "ff-4"),
+            &format!("cc{}.", &PARENT[2..]),
+            &zero_id,
+            &zero_parent,
+        ];
+        for header in forms {
+            assert_eq!(TraceId::parse(header.as_bytes()), None, "{header}");
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! The log: lines are put together where they come up, gathered in memory, and written by a thread of their own.
+//!
+//! Nobody but that thread waits for where the log goes. When it takes less than there is, lines are dropped and counted,
+//! and the log says so once it takes them again.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crate::config::Logs;
+use crate::pure::log_line::{self, CallLine, Level};
+
+use super::clock::Clock;
+use super::report::Report;
+
+/// How long a line may wait to be written.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
+/// With so much of it waiting, it is written at once.
+const FLUSH_BYTES: usize = 64 << 10;
+/// The most that calls may have waiting.
+const WAITING_BYTES_MAX: usize = 4 << 20;
+/// Room beyond it for what the operator is told, which calls in their thousands must not crowd out.
+const EVENTS_BYTES: usize = 64 << 10;
+/// Enough for most lines.
+const LINE_BYTES: usize = 320;
+/// How long the program waits for its last lines when it ends.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Takes lines. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Log(Option<Arc<Shared>>);
+
+#[derive(Debug)]
+struct Shared {
+    logs: Logs,
+    clock: Clock,
+    waiting: Mutex<Waiting>,
+    /// Rung when there is something to be done before the interval is over.
+    bell: Condvar,
+    /// Lines that were dropped since the start.
+    dropped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    lines: Vec<u8>,
+    /// Lines dropped of which the log has yet to tell.
+    dropped: u64,
+    /// Whether something is not to wait for the interval.
+    urgent: bool,
+    ending: bool,
+}
+
+impl Log {
+    /// A log that takes nothing.
+    pub fn off() -> Log {
+        Log(None)
+    }
+
+    /// A log that goes to `sink`, and the thread that writes it. Fails when the system refuses one.
+    pub fn start(logs: Logs, clock: Clock, sink: impl Write + Send + 'static) -> io::Result<(Log, Writer)> {
+        let (waiting, bell) = (Mutex::default(), Condvar::new());
+        let shared = Arc::new(Shared { logs, clock, waiting, bell, dropped: AtomicU64::new(0) });
+        let (ended, end) = mpsc::channel();
+        let at_work = Arc::clone(&shared);
+        thread::Builder::new().name("log".to_owned()).spawn(move || {
+            at_work.write_all(sink);
+            // Whoever waited for it may have given up.
+            let _ = ended.send(());
+        })?;
+        Ok((Log(Some(Arc::clone(&shared))), Writer { shared, end }))
+    }
+
+    /// Writes a call down.
+    pub fn call(&self, call: &CallLine<'_>) {
+        let Some(shared) = self.takes(Level::of_status(call.status)) else { return };
+        let mut line = String::with_capacity(LINE_BYTES);
+        call.write(shared.logs.format, &mut line);
+        shared.push(&line, WAITING_BYTES_MAX, false);
+    }
+
+    /// Tells the operator something, without delay: the program may be about to end.
+    pub fn event(&self, level: Level, message: &dyn Display) {
+        let Some(shared) = self.takes(level) else { return };
+        shared.push(&shared.event(level, message), WAITING_BYTES_MAX + EVENTS_BYTES, true);
+    }
+
+    /// How trouble gets into the log.
+    pub fn report(&self) -> Report {
+        let log = self.clone();
+        Arc::new(move |message| log.event(Level::Warn, message))
+    }
+
+    /// How many lines were dropped since the start.
+    pub fn dropped(&self) -> u64 {
+        self.0.as_ref().map_or(0, |shared| shared.dropped.load(Relaxed))
+    }
+
+    fn takes(&self, level: Level) -> Option<&Shared> {
+        self.0.as_deref().filter(|shared| level >= shared.logs.level)
+    }
+}
+
+/// The thread of a [`Log`]. Dropping this writes what is waiting, as far as that takes no longer than a second, and ends
+/// it.
+#[derive(Debug)]
+pub struct Writer {
+    shared: Arc<Shared>,
+    end: Receiver<()>,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.shared.waiting().ending = true;
+        self.shared.bell.notify_one();
+        let _ = self.end.recv_timeout(END_TIMEOUT);
+    }
+}
+
+impl Shared {
+    /// Held for some moves in memory.
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn event(&self, level: Level, message: &dyn Display) -> String {
+        let mut line = String::with_capacity(LINE_BYTES);
+        log_line::write_event(level, self.clock.unix_ms(), message, self.logs.format, &mut line);
+        line
+    }
+
+    fn push(&self, line: &str, bytes_max: usize, urgent: bool) {
+        let mut waiting = self.waiting();
+        let before = waiting.lines.len();
+        if before + line.len() > bytes_max {
+            waiting.dropped += 1;
+            self.dropped.fetch_add(1, Relaxed);
+            return;
+        }
+        waiting.lines.extend_from_slice(line.as_bytes());
+        waiting.urgent |= urgent;
+        if urgent || (before < FLUSH_BYTES && waiting.lines.len() >= FLUSH_BYTES) {
+            drop(waiting);
+            self.bell.notify_one();
+        }
+    }
+
+    /// Writes until the end, and what is there then.
+    fn write_all(&self, mut sink: impl Write) {
+        let mut lines = Vec::new();
+        loop {
+            let idle = |waiting: &mut Waiting| !waiting.ending && !waiting.urgent && waiting.lines.len() < FLUSH_BYTES;
+            let waited = self.bell.wait_timeout_while(self.waiting(), FLUSH_INTERVAL, idle);
+            let mut waiting = waited.unwrap_or_else(PoisonError::into_inner).0;
+            std::mem::swap(&mut lines, &mut waiting.lines);
+            let (dropped, ending) = (std::mem::take(&mut waiting.dropped), waiting.ending);
+            waiting.urgent = false;
+            drop(waiting);
+            if dropped > 0 {
+                let told = format_args!("{dropped} lines of the log are missing here: it is read too slowly");
+                lines.extend_from_slice(self.event(Level::Warn, &told).as_bytes());
+            }
+            if !lines.is_empty() && sink.write_all(&lines).and_then(|()| sink.flush()).is_err() {
+                // There is nobody left to tell but the metrics.
+                let count = memchr::memchr_iter(b'\n', &lines).count();
+                self.dropped.fetch_add(count as u64, Relaxed);
+            }
+            // The memory is used again, but not all of it that a rush took.
+            lines.clear();
+            lines.shrink_to(2 * FLUSH_BYTES);
+            if ending {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, SyncSender, sync_channel};
+
+    use super::*;
+    use crate::pure::log_line::LogFormat;
+
+    const LOGS: Logs = Logs { format: LogFormat::Human, level: Level::Info };
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn call(status: u16) -> CallLine<'static> {
+        CallLine {
+            unix_ms: 0,
+            request_id: "id",
+            trace_id: None,
+            method: "GET",
+            route: "totpgenerator",
+            status,
+            code: None,
+            format: None,
+            account: None,
+            key: None,
+            request_bytes: 0,
+            response_bytes: 0,
+            elapsed_us: 0,
+        }
+    }
+
+    /// Sends on what is written.
+    struct Told(Sender<String>);
+
+    impl Write for Told {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.send(String::from_utf8(bytes.to_vec()).unwrap()).map_err(io::Error::other)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Takes nothing until it is let, and says when it is asked to take something.
+    struct Slow {
+        asked: SyncSender<()>,
+        may: Receiver<()>,
+        told: Told,
+    }
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.asked.try_send(());
+            self.may.recv().map_err(io::Error::other)?;
+            self.told.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_are_written_soon_and_the_last_ones_at_the_end() {
+        let (told, lines) = mpsc::channel();
+        let (log, writer) = Log::start(LOGS, Clock::fixed(0), Told(told)).unwrap();
+        log.call(&call(200));
+        assert!(lines.recv_timeout(PATIENCE).unwrap().contains(" totpgenerator 200 "));
+        log.event(Level::Info, &"the end");
+        drop(writer);
+        assert_eq!(lines.try_recv().unwrap(), "1970-01-01T00:00:00.000Z info: the end\n");
+    }
+
+    #[test]
+    fn what_is_below_the_level_is_left_out() {
+        let (told, lines) = mpsc::channel();
+        let logs = Logs { level: Level::Warn, ..LOGS };
+        let (log, writer) = Log::start(logs, Clock::fixed(0), Told(told)).unwrap();
+        for status in [200, 404, 500] {
+            log.call(&call(status));
+        }
+        log.event(Level::Info, &"not told");
+        (log.report())(&"told");
+        drop(writer);
+        let all: String = lines.iter().collect();
+        assert!(all.contains(" 500 ") && all.contains("warn: told\n") && all.lines().count() == 2, "{all}");
+    }
+
+    #[test]
+    fn a_log_that_is_not_read_costs_lines_but_never_time_or_memory() {
+        let ((told, lines), (asked, being_asked), (let_it, may)) = (mpsc::channel(), sync_channel(1), mpsc::channel());
+        let slow = Slow { asked, may, told: Told(told) };
+        let (log, writer) = Log::start(LOGS, Clock::fixed(0), slow).unwrap();
+        log.call(&call(200));
+        being_asked.recv_timeout(PATIENCE).unwrap();
+        // From here on nothing is taken.
+        for _ in 0..100_000 {
+            log.call(&call(200));
+        }
+        assert!(log.dropped() > 0);
+        let waiting_bytes = log.0.as_ref().unwrap().waiting().lines.len();
+        assert!((WAITING_BYTES_MAX - LINE_BYTES..=WAITING_BYTES_MAX).contains(&waiting_bytes), "{waiting_bytes}");
+        log.event(Level::Warn, &"there is room for this");
+        for _ in 0..1_000 {
+            let_it.send(()).unwrap();
+        }
+        drop(writer);
+        let all: String = lines.iter().collect();
+        assert!(all.contains("warn: there is room for this\n"));
+        let told = format!("warn: {} lines of the log are missing here", log.dropped());
+        assert!(all.contains(&told), "{}", &all[all.len() - 300..]);
+        assert_eq!(all.matches("totpgenerator").count() as u64 + log.dropped(), 100_001);
+    }
+
+    #[test]
+    fn the_end_does_not_wait_for_a_log_that_is_never_read() {
+        let ((told, _lines), (asked, _), (_let_it, may)) = (mpsc::channel(), sync_channel(1), mpsc::channel());
+        let (log, writer) = Log::start(LOGS, Clock::fixed(0), Slow { asked, may, told: Told(told) }).unwrap();
+        log.call(&call(200));
+        // Returns, or the test does not.
+        drop(writer);
+    }
+
+    #[test]
+    fn a_log_nobody_can_write_is_counted() {
+        let (told, lines) = mpsc::channel();
+        drop(lines);
+        let (log, writer) = Log::start(LOGS, Clock::fixed(0), Told(told)).unwrap();
+        log.call(&call(200));
+        log.call(&call(200));
+        drop(writer);
+        assert_eq!(log.dropped(), 2);
+    }
+}
