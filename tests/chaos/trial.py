@@ -71,6 +71,7 @@ class Trial:
         apis = {name: {"access": "key" if name in keyed else "open", "cost": cost} for name, cost in COSTS.items()}
         configuration = {"plans": PLANS, "default_plan": plan, "apis": apis, "durability": durability}
         configuration["open"] = {"requests_a_minute": 1_000_000}
+        configuration["limits"] = {"connections_an_address": 10_000}
         configuration["logs"] = {"format": "json", "level": "warn"}
         (directory / "polygate.yaml").write_text(json.dumps(configuration))
         self.emails = [f"account-{number}@example.org" for number in range(1, ACCOUNTS + 1)]
