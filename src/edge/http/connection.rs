@@ -20,7 +20,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::sleep;
 use tower_service::Service;
 use warp::reply::Response;
 
@@ -148,16 +148,24 @@ async fn answer(
 /// back when it is dropped.
 async fn within(limit: Duration, call: impl Future<Output = Result<Response, Infallible>>) -> Result<Response, Fault> {
     let mut call = pin!(AssertUnwindSafe(call).catch_unwind());
-    // Most calls wait for nothing: a timer is made only for those that do.
-    let at_once = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
-    let ended = match at_once {
-        Poll::Ready(ended) => ended,
-        Poll::Pending => timeout(limit, call).await.map_err(|_| Fault::Unavailable)?,
-    };
-    match ended {
-        Ok(Ok(response)) => Ok(response),
-        Ok(Err(never)) => match never {},
-        Err(_) => Err(Fault::Internal),
+    let mut timer = pin!(None);
+    let ended = poll_fn(|context| {
+        if let Poll::Ready(ended) = call.as_mut().poll(context) {
+            return Poll::Ready(Some(ended));
+        }
+        // Many calls wait for nothing: a timer is made only for those that do. The call is not asked again meanwhile: one
+        // that has joined a group commit would take that for its turn to write.
+        if timer.is_none() {
+            timer.set(Some(sleep(limit)));
+        }
+        let over = timer.as_mut().as_pin_mut().map(|timer| timer.poll(context));
+        if over.is_some_and(|over| over.is_ready()) { Poll::Ready(None) } else { Poll::Pending }
+    });
+    match ended.await {
+        Some(Ok(Ok(response))) => Ok(response),
+        Some(Ok(Err(never))) => match never {},
+        Some(Err(_)) => Err(Fault::Internal),
+        None => Err(Fault::Unavailable),
     }
 }
 
@@ -232,6 +240,22 @@ mod tests {
             panic!("on purpose")
         };
         assert_eq!(ended(10_000, later), Err(Fault::Internal));
+    }
+
+    #[test]
+    fn a_call_that_waits_is_not_asked_again_before_it_is_woken() {
+        let mut asked = 0;
+        let call = poll_fn(|context| {
+            asked += 1;
+            context.waker().wake_by_ref();
+            if asked == 1 { Poll::Pending } else { Poll::Ready(Ok(Response::default())) }
+        });
+        let mut within = pin!(within(Duration::from_secs(10), call));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(poll_fn(|context| {
+            assert!(within.as_mut().poll(context).is_pending(), "once is enough");
+            Poll::Ready(())
+        }));
     }
 
     #[test]
