@@ -31,9 +31,6 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(3_600);
 /// Rows that are forgotten in an hour. That takes about a second, and keeps up with 100,000 keys that are always in use.
 const PRUNED_ROWS_MAX: usize = 100_000;
 
-/// The journal's place in the data directory.
-const DIRECTORY_NAME: &str = "journal";
-
 /// Why the ledger cannot be opened or folded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -77,7 +74,7 @@ pub fn open(
     report: Report,
 ) -> Result<Folder, FoldError> {
     let rules = NoticeRules { plans: config.plans.clone(), channels };
-    let directory = config.data.join(DIRECTORY_NAME);
+    let directory = config.data.join(journal::DIRECTORY_NAME);
     let (lineage, folded) = catch_up(&mut store, &directory, Some(&rules), &clock, &report)?;
     store.catch_up_notices(&rules, clock.unix_s())?;
     let journal = Journal::open(&directory, lineage, folded, config.durability)?;
@@ -108,7 +105,7 @@ pub fn open(
 /// Where there is nothing of the kind, or a server has the data directory and does so itself, nothing happens. Notices are
 /// left to the next server, which knows its plans and channels.
 pub fn settle(data: &Path, store: &mut Store, clock: &Clock, report: &Report) -> Result<(), FoldError> {
-    let directory = data.join(DIRECTORY_NAME);
+    let directory = data.join(journal::DIRECTORY_NAME);
     let (lineage, folded) = store.journal_place()?;
     // The lock is not taken for nothing: a server that starts meanwhile would find the directory taken.
     if journal::read(&directory, &lineage, folded, None, 1).is_ok_and(|batch| batch.end == folded) {

@@ -28,6 +28,8 @@ use crate::pure::record::{Place, RECORD_BYTES, Record};
 
 pub use self::group::{Entry, Member};
 
+/// The journal's place in the data directory.
+pub const DIRECTORY_NAME: &str = "journal";
 /// How long a segment may become before the next one begins.
 pub const SEGMENT_BYTES: u64 = 4 << 20;
 /// How much may wait to be folded. Beyond it nothing is appended: a disk filled up by the journal helps nobody.

@@ -9,10 +9,8 @@ use uuid::Uuid;
 
 use super::{APPLICATION_ID, FILE_NAME, OPEN_LOCK_NAME, Result, Store};
 use super::{check_version, connect, private_options, take_turn};
+use crate::state::journal;
 use crate::state::store::{Backup, StoreError};
-
-/// The folder of the journal in a data directory.
-const JOURNAL_NAME: &str = "journal";
 
 impl Store {
     /// Writes the database, as of one moment, into a file that its owner alone can read, and checks what was written;
@@ -58,7 +56,7 @@ impl Store {
         let turn = take_turn(data).map_err(cannot_open)?;
         // A server whose database somebody has deleted still serves from it.
         let _lock = Store::lock_for_serving(data)?;
-        for name in [FILE_NAME, "polygate.db-wal", "polygate.db-shm", JOURNAL_NAME] {
+        for name in [FILE_NAME, "polygate.db-wal", "polygate.db-shm", journal::DIRECTORY_NAME] {
             if fs::symlink_metadata(data.join(name)).is_ok() {
                 return Err(StoreError::DataExists { path: data.to_owned(), name });
             }
