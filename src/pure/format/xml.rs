@@ -12,15 +12,15 @@
 
 use std::fmt::Write as _;
 
-use super::emit::{Emit, Emitted};
+use super::emit::{Emit, Emitted, Writer};
 use super::xml_names::{continues_name, starts_name};
 
 const DECLARATION: &[u8] = br#"<?xml version="1.0" encoding="UTF-8"?>"#;
 const NIL: &[u8] = br#" xsi:nil="true" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"/>"#;
 
-/// Writes XML as events come.
-pub struct Xml<'a> {
-    out: &'a mut Vec<u8>,
+/// Writes XML as events come, the declaration first.
+pub struct Xml {
+    out: Vec<u8>,
     /// The names of the open elements and of the key that waits for its value, end to end.
     names: String,
     open: Vec<Open>,
@@ -35,21 +35,23 @@ struct Open {
     array: bool,
 }
 
-impl<'a> Xml<'a> {
-    /// Appends to `out`, beginning with the XML declaration.
-    pub fn new(out: &'a mut Vec<u8>) -> Self {
-        out.extend_from_slice(DECLARATION);
-        Xml { out, names: String::from("response"), open: Vec::new(), tag_open: false }
+impl Default for Xml {
+    fn default() -> Xml {
+        Xml { out: Vec::new(), names: String::from("response"), open: Vec::new(), tag_open: false }
     }
+}
 
+impl Xml {
     /// Writes `<name` on a line of its own.
     fn start_tag(&mut self) {
         if self.tag_open {
             self.out.push(b'>');
             self.tag_open = false;
         }
-        if self.open.last().is_some_and(|parent| parent.array) {
-            self.names.push_str("item");
+        match self.open.last() {
+            None => self.out.extend_from_slice(DECLARATION),
+            Some(parent) if parent.array => self.names.push_str("item"),
+            Some(_) => {}
         }
         self.new_line();
         self.out.push(b'<');
@@ -106,7 +108,13 @@ impl<'a> Xml<'a> {
     }
 }
 
-impl Emit for Xml<'_> {
+impl Writer for Xml {
+    fn out(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+}
+
+impl Emit for Xml {
     fn begin_object(&mut self) -> Emitted {
         self.begin(false)
     }
@@ -141,7 +149,7 @@ impl Emit for Xml<'_> {
     fn string(&mut self, text: &str) -> Emitted {
         self.start_tag();
         self.out.push(b'>');
-        push_text(text, self.out);
+        push_text(text, &mut self.out);
         self.end_tag();
         self.complete()
     }
