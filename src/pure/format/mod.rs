@@ -140,7 +140,7 @@ pub enum Reason {
     LateColumn,
     /// A row of a CSV table is longer than is kept.
     RowTooLong,
-    /// Nested keys joined to one for CSV are too long, each or together.
+    /// Nested keys are too long: joined to one for CSV, or kept for the end tags of XML.
     PathTooLong,
     /// The objects that are open have more keys than are kept, where none may come twice.
     TooManyKeys,
@@ -170,7 +170,7 @@ impl fmt::Display for Reason {
             Reason::TooManyCells => "too many empty cells for CSV",
             Reason::LateColumn => "new column after the first rows of CSV",
             Reason::RowTooLong => "row too long for CSV",
-            Reason::PathTooLong => "keys too long for CSV",
+            Reason::PathTooLong => "nested keys too long",
             Reason::TooManyKeys => "too many keys for YAML",
             Reason::TooLong => "text too long",
             Reason::NothingThere => "nothing at the pointer",
@@ -207,7 +207,7 @@ impl serde::ser::Error for EncodeError {
 }
 
 #[cfg(test)]
-mod properties;
+pub(super) mod properties;
 
 #[cfg(test)]
 mod tests {

@@ -18,7 +18,7 @@ fn any_text() -> impl Strategy<Value = String> {
     ]
 }
 
-fn any_document() -> impl Strategy<Value = Value> {
+pub(in crate::pure) fn any_document() -> impl Strategy<Value = Value> {
     let scalar = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),

@@ -141,6 +141,11 @@ impl Tokenizer {
         if self.is_complete() { Ok(()) } else { Err(at(self.consumed, (0, Reason::UnexpectedEnd))) }
     }
 
+    /// Bytes of all pieces so far.
+    pub fn consumed(&self) -> usize {
+        self.consumed
+    }
+
     /// True once the document is complete: only white space may come.
     pub fn is_complete(&self) -> bool {
         self.expect == Expect::Nothing && self.carry.is_empty()

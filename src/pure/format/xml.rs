@@ -12,11 +12,15 @@
 
 use std::fmt::Write as _;
 
+use super::Reason;
 use super::emit::{Emit, Emitted, Writer};
 use super::xml_names::{continues_name, starts_name};
 
 const DECLARATION: &[u8] = br#"<?xml version="1.0" encoding="UTF-8"?>"#;
 const NIL: &[u8] = br#" xsi:nil="true" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"/>"#;
+
+/// The most bytes that the names of all open elements may have together: they are kept for the end tags.
+pub const NAMES_BYTES_MAX: usize = 1 << 20;
 
 /// Writes XML as events come, the declaration first.
 pub struct Xml {
@@ -123,7 +127,7 @@ impl Emit for Xml {
     }
     fn key(&mut self, key: &str) -> Emitted {
         push_key(key, &mut self.names);
-        Ok(())
+        if self.names.len() > NAMES_BYTES_MAX { Err(Reason::PathTooLong) } else { Ok(()) }
     }
     fn begin_array(&mut self) -> Emitted {
         self.begin(true)
@@ -276,6 +280,17 @@ mod tests {
             r#""\u0000a\u001f&\ufffe\uffff\ufffd\ufeff\u0085""#,
             "<response>\u{FFFD}a\u{FFFD}&amp;\u{FFFD}\u{FFFD}\u{FFFD}\u{FEFF}\u{85}</response>\n",
         );
+    }
+
+    #[test]
+    fn names_of_open_elements_are_kept_up_to_a_limit() {
+        let written = |json: &str| {
+            let mut out = Vec::new();
+            transcode(json.as_bytes(), Format::Xml, Style::default(), &mut out).map_err(|error| error.reason)
+        };
+        let half = "k".repeat(NAMES_BYTES_MAX / 2);
+        assert_eq!(written(&format!("{{\"{half}\":1,\"a\":{{\"{half}\":1}}}}")), Ok(()));
+        assert_eq!(written(&format!("{{\"{half}\":{{\"{half}\":1}}}}")), Err(Reason::PathTooLong));
     }
 
     #[test]
