@@ -23,7 +23,6 @@ use polygate::pure::key::ApiKey;
 use polygate::pure::log_line::{CallLine, Level, LogFormat};
 use polygate::pure::secret::Secret;
 use polygate::pure::totp::{Algorithm, Token};
-use polygate::service::catalog::LABELS;
 use polygate::state::clock::Clock;
 use polygate::state::log::Log;
 use polygate::state::metrics::Metrics;
@@ -154,9 +153,9 @@ fn observing(criterion: &mut Criterion) {
         let (log, _writer) = Log::start(logs, Clock::system(), std::io::sink()).expect("a thread");
         group.bench_function(format!("line {format:?}"), |bencher| bencher.iter(|| log.call(black_box(&call))));
     }
-    let metrics = Metrics::new(&LABELS, 0);
+    let metrics = Metrics::new(0).route("totpgenerator");
     group.bench_function("metrics", |bencher| {
-        bencher.iter(|| metrics.call(0, black_box(200), Some(Format::Json), Duration::from_micros(12)));
+        bencher.iter(|| metrics.call(black_box(200), Some(Format::Json), Duration::from_micros(12)));
     });
     let clock = Clock::system();
     group.bench_function("clock", |bencher| bencher.iter(|| clock.monotonic()));

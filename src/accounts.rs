@@ -34,6 +34,14 @@ pub enum AccountsError {
         /// The names there are.
         known: Vec<String>,
     },
+    /// The configuration has no API of this name.
+    #[error("there is no API `{name}`; the configuration defines {}", known.join(", "))]
+    UnknownApi {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
     /// A key was asked for with a plan that its account, which exists, is not on.
     #[error("account {email} is on plan {plan}; `polygate accounts set-plan` changes that")]
     OnAnotherPlan {
@@ -77,6 +85,17 @@ pub struct CreatedKey {
     pub row: KeyRow,
     /// Whose it is.
     pub account: AccountRow,
+}
+
+/// The names of APIs as the scopes of a key; those of APIs that are not enabled will do.
+pub fn scopes(config: &Config, names: Vec<String>) -> Result<Vec<String>, AccountsError> {
+    match names.iter().find(|scope| !config.apis.names().any(|name| name == *scope)) {
+        None => Ok(names),
+        Some(name) => {
+            let known = config.apis.names().map(str::to_owned).collect();
+            Err(AccountsError::UnknownApi { name: name.clone(), known })
+        }
+    }
 }
 
 /// Makes a key, and its account where there is none.

@@ -4,6 +4,8 @@
 //! who was never admitted does not compile. A step that cannot go on returns [`Refused`], a value that flows past the
 //! remaining steps to the one place where answers are built.
 
+mod streamed;
+
 use std::net::IpAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -11,29 +13,34 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, header};
+use http::{HeaderValue, StatusCode, header};
 
 use crate::config::{Access, Config};
 use crate::pure::accept::Choice;
-use crate::pure::envelope::{Answer, Dialect};
+use crate::pure::address::Neighbourhood;
+use crate::pure::envelope::{self, Answer, Dialect};
 use crate::pure::fault::Fault;
-use crate::pure::format::{Format, Style};
+use crate::pure::format::{EncodeError, Format, Style};
 use crate::pure::input::{BodyKind, Input};
 use crate::pure::key::KeyHash;
 use crate::pure::log_line::CallLine;
+use crate::pure::secret::BITS_RECOMMENDED;
 use crate::pure::totp::Params;
 use crate::pure::trace::TraceId;
 use crate::pure::usage::{Outcome, View};
-use crate::service::catalog::{Catalog, LABELS, Route, Service};
+use crate::service::catalog::{Catalog, Route, Service};
+use crate::service::upstream::{self, Upstream};
 use crate::service::{analytics, totp};
 use crate::state::clock::Clock;
 use crate::state::keyring::{Entry, Keyring};
-use crate::state::limiter::{AddressLimiter, Quota, Verdict};
+use crate::state::limiter::{AddressLimiter, Party, Quota, Verdict};
 use crate::state::load::Load;
 use crate::state::log::Log;
 use crate::state::meter::{Caller, Hold, Meter};
-use crate::state::metrics::Metrics;
+use crate::state::metrics::{Metrics, RouteMetrics};
 use crate::state::usage::UsageReader;
+
+pub use self::streamed::{Broken, Streamed};
 
 /// What all calls share.
 pub struct Gateway {
@@ -94,6 +101,8 @@ pub struct Context {
     pub dialect: Dialect,
     /// Who calls, as an address: the peer, or what a trusted proxy says of it.
     pub address: IpAddr,
+    /// Whether its connection was encrypted, as far as we know or a trusted proxy says.
+    pub is_https: bool,
     /// The time of the call, read once.
     pub now_unix_s: u64,
     /// When it came.
@@ -102,8 +111,10 @@ pub struct Context {
     pub trace_id: Option<TraceId>,
     /// Its method, as the log has it.
     pub method: &'static str,
-    /// What it reaches: a place in [`LABELS`].
-    pub label: usize,
+    /// Whether its client can see that a body without a length has broken off: not with HTTP/1.0 (RFC 9112 section 8).
+    pub can_stream: bool,
+    /// What it reaches, where it is counted.
+    pub reached: Arc<RouteMetrics>,
     /// How much of a body was read.
     pub request_bytes: usize,
     /// The number of the API that is called, once that is known.
@@ -129,7 +140,7 @@ impl Context {
     pub fn ended(&self, status: u16, code: Option<&'static str>, format: Option<Format>, body_bytes: usize) {
         let gateway = &self.gateway;
         let elapsed = gateway.clock.monotonic().saturating_sub(self.came.monotonic);
-        gateway.metrics.call(self.label, status, format, elapsed);
+        self.reached.call(status, format, elapsed);
         let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
         let caller = self.caller.as_deref();
         gateway.log.call(&CallLine {
@@ -137,7 +148,7 @@ impl Context {
             request_id: self.request_id.to_str().unwrap_or_default(),
             trace_id: self.trace_id,
             method: self.method,
-            route: LABELS[self.label],
+            route: &self.reached.name,
             status,
             code,
             format: format.map(Format::name),
@@ -224,6 +235,7 @@ pub struct Decoded {
 enum Asked {
     Otp(Params),
     Usage(View),
+    Upstream(Box<(Arc<Upstream>, upstream::Ask)>),
 }
 
 /// The credits that the call will cost are set aside.
@@ -234,28 +246,48 @@ pub struct Held {
 
 /// The work is done.
 pub struct Answered {
-    /// What the service answered.
-    pub answer: Answer,
-    /// The credits set aside; given back when this is dropped uncommitted.
-    pub hold: Option<Hold>,
+    answer: Given,
+    hold: Option<Hold>,
+}
+
+/// What a service has answered.
+enum Given {
+    Own(Answer),
+    Upstream(Arc<Upstream>, upstream::Answer),
 }
 
 /// The answer is written, in the format of the caller.
 pub struct Encoded {
-    /// Its body.
-    pub body: Vec<u8>,
-    /// The length of a secret that deserves a warning.
-    pub short_secret_bits: Option<usize>,
-    /// The credits set aside; given back when this is dropped uncommitted.
+    reply: Reply,
+    hold: Option<Hold>,
+}
+
+/// The call is paid for: the charge is in the journal, or will be before the last of its answer goes.
+pub struct Committed {
+    /// The answer.
+    pub reply: Reply,
+    /// The credits set aside for an answer that is streamed; given back when this is dropped uncommitted.
     pub hold: Option<Hold>,
 }
 
-/// The call is paid for: the charge is in the journal, and the answer may go.
-pub struct Committed {
-    /// The body of the answer.
-    pub body: Vec<u8>,
+/// An answer as it leaves.
+pub struct Reply {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its body.
+    pub body: Body,
+    /// What the body is, where that is not for us to say.
+    pub content: Option<upstream::Content>,
     /// The length of a secret that deserves a warning.
     pub short_secret_bits: Option<usize>,
+}
+
+/// The body of an answer.
+pub enum Body {
+    /// All of it.
+    Whole(Vec<u8>),
+    /// Its beginning, and what the rest is made of.
+    Streamed(Box<Streamed>),
 }
 
 impl<S> Call<S> {
@@ -294,7 +326,14 @@ pub fn admit(mut call: Call<Known>) -> Flow<Admitted> {
         Some(entry) => entry.limiter.as_ref().map(|limiter| limiter.check()),
         None => Some(call.context.gateway.addresses.check(call.context.address)),
     };
-    if let Some(Verdict { admitted, quota, retry_after_s }) = verdict {
+    let admitted = verdict.is_none_or(|verdict| verdict.admitted);
+    let party = match &call.context.caller {
+        Some(entry) => Party::Key(entry.id),
+        None => Party::Address(Neighbourhood::of(call.context.address)),
+    };
+    // That of the API is asked second, and what it says is nearer to the caller.
+    let own = call.state.request.route.limiter.as_ref().filter(|_| admitted).map(|own| own.check_caller(&party));
+    if let Some(Verdict { admitted, quota, retry_after_s }) = own.or(verdict) {
         call.context.quota = Some(quota);
         if !admitted {
             let metrics = &call.context.gateway.metrics;
@@ -314,7 +353,7 @@ fn bar(entry: &Entry, request: &Request, address: IpAddr) -> Option<Fault> {
     let origin = request.head.headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
     if entry.account.suspended {
         Some(Fault::AccountSuspended)
-    } else if !entry.bounds.permit_scope(request.route.name) {
+    } else if !entry.bounds.permit_scope(&request.route.name) {
         Some(Fault::ScopeNotAllowed)
     } else if !entry.bounds.permit_address(address) {
         Some(Fault::AddressNotAllowed)
@@ -340,19 +379,20 @@ impl Call<Admitted> {
 
 /// What is asked for? Query and body become parameters; the first fault is the one reported.
 pub fn decode(call: Call<Received>) -> Flow<Decoded> {
-    match read(&call.state) {
+    match read(&call) {
         Ok(asked) => Ok(call.with(|Received { request, .. }| Decoded { route: request.route, asked })),
         Err(fault) => Err(call.refuse(fault)),
     }
 }
 
-fn read(Received { request, body }: &Received) -> Result<Asked, Fault> {
+fn read(Call { context, state: Received { request, body } }: &Call<Received>) -> Result<Asked, Fault> {
     // What cannot be read at all is refused before what is read badly.
     let kind = if body.is_empty() { None } else { Some(body_kind(request)?) };
-    let service = request.route.service;
+    let service = &request.route.service;
     let mut input = Input::new(match service {
         Service::Totp => Params::NAMES,
         Service::Analytics => View::NAMES,
+        Service::Upstream(upstream) => return ask(context, upstream, request, body),
     });
     input.read_query(request.head.uri.query().unwrap_or_default())?;
     if let Some(kind) = kind {
@@ -361,7 +401,20 @@ fn read(Received { request, body }: &Received) -> Result<Asked, Fault> {
     match service {
         Service::Totp => Params::read(&input).map(Asked::Otp),
         Service::Analytics => View::read(&input).map(Asked::Usage),
+        Service::Upstream(_) => Err(Fault::Internal),
     }
+}
+
+/// What an upstream is asked: all of it, as it came.
+fn ask(context: &Context, upstream: &Arc<Upstream>, request: &Request, body: &Bytes) -> Result<Asked, Fault> {
+    let from = upstream::From {
+        address: context.address,
+        is_https: context.is_https,
+        request_id: &context.request_id,
+        is_traced: context.trace_id.is_some(),
+    };
+    let ask = upstream::Ask::new(upstream, &request.route.path, &request.head, body.clone(), &from)?;
+    Ok(Asked::Upstream(Box::new((Arc::clone(upstream), ask))))
 }
 
 /// How the body is written, if the route reads such bodies.
@@ -399,9 +452,13 @@ pub async fn invoke(call: Call<Held>) -> Flow<Answered> {
     let done = match asked {
         Asked::Otp(params) => {
             let made = panic::catch_unwind(AssertUnwindSafe(|| totp::generate(&params, context.now_unix_s)));
-            made.unwrap_or(Err(Fault::Internal)).map(Answer::Otp)
+            made.unwrap_or(Err(Fault::Internal)).map(|otp| Given::Own(Answer::Otp(otp)))
         }
-        Asked::Usage(view) => usage(&context, view).await,
+        Asked::Usage(view) => usage(&context, view).await.map(Given::Own),
+        Asked::Upstream(asked) => {
+            let (upstream, ask) = *asked;
+            upstream.ask(&ask).await.map(|answer| Given::Upstream(upstream, answer))
+        }
     };
     match done {
         Ok(answer) => Ok(Call { context, state: Answered { answer, hold } }),
@@ -416,16 +473,52 @@ async fn usage(context: &Context, view: View) -> Result<Answer, Fault> {
     Ok(Answer::Usage(Box::new(usage)))
 }
 
-/// Charges the call. After this nothing can refuse it any more; before it, nothing has been charged.
+/// Writes the answer in the format of the caller: all of it, or of what is still on its way as much as decides that there
+/// will be an answer.
+pub async fn encode(Call { context, state: Answered { answer, hold } }: Call<Answered>) -> Flow<Encoded> {
+    let made = match answer {
+        Given::Own(answer) => own(&context, &answer).map_err(|_| Fault::Internal),
+        Given::Upstream(upstream, answer) => streamed::begin(&context, &upstream, answer).await,
+    };
+    match made {
+        Ok(reply) => Ok(Call { context, state: Encoded { reply, hold } }),
+        Err(fault) => Err(Refused { context, fault }),
+    }
+}
+
+fn own(context: &Context, answer: &Answer) -> Result<Reply, EncodeError> {
+    let mut body = Vec::with_capacity(BODY_BYTES);
+    envelope::success(context.dialect, answer, context.choice.format, context.style, &mut body)?;
+    let short_secret_bits = match answer {
+        Answer::Otp(otp) => (otp.secret_bits < BITS_RECOMMENDED).then_some(otp.secret_bits),
+        Answer::Usage(_) => None,
+    };
+    Ok(Reply { status: StatusCode::OK, body: Body::Whole(body), content: None, short_secret_bits })
+}
+
+/// Charges the call. After this nothing can refuse it any more; before it, nothing has been charged. An answer that is
+/// streamed is charged when all of it is there.
 pub async fn commit(call: Call<Encoded>) -> Flow<Committed> {
-    let Call { context, state: Encoded { body, short_secret_bits, hold } } = call;
+    let Call { context, state: Encoded { reply, hold } } = call;
+    if matches!(reply.body, Body::Streamed(_)) {
+        return Ok(Call { context, state: Committed { reply, hold } });
+    }
+    match charge(&context, hold).await {
+        Ok(()) => Ok(Call { context, state: Committed { reply, hold: None } }),
+        Err(fault) => Err(Refused { context, fault }),
+    }
+}
+
+/// Charges what is held, or counts a call that costs nothing.
+async fn charge(context: &Context, hold: Option<Hold>) -> Result<(), Fault> {
     match hold.zip(context.ledgered()) {
         None => context.count(Outcome::Ok),
         Some((hold, caller)) => {
-            if hold.commit(&context.gateway.meter, caller).await.is_err() {
-                return Err(Refused { context, fault: Fault::Unavailable });
-            }
+            hold.commit(&context.gateway.meter, caller).await.map_err(|_| Fault::Unavailable)?;
         }
     }
-    Ok(Call { context, state: Committed { body, short_secret_bits } })
+    Ok(())
 }
+
+/// Enough for most answers.
+const BODY_BYTES: usize = 512;

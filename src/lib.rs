@@ -27,7 +27,8 @@ use crate::config::Config;
 use crate::edge::http::serve::Listeners;
 use crate::edge::http::tls;
 use crate::gateway::Gateway;
-use crate::service::catalog::{Catalog, LABELS, NAMES};
+use crate::service::catalog::Catalog;
+use crate::service::upstream::{UpstreamError, checks};
 use crate::state::clock::Clock;
 use crate::state::folder::{self, FoldError, Folder};
 use crate::state::keyring::{self, Keyring, KeyringError};
@@ -52,6 +53,9 @@ pub enum RunError {
     /// The keys cannot be read.
     #[error(transparent)]
     Keyring(#[from] KeyringError),
+    /// An API cannot be set up.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
     /// The system refused a thread, or the listener failed.
     #[error("cannot serve: {0}")]
     Io(#[from] std::io::Error),
@@ -81,6 +85,8 @@ pub fn run(
     let _watching = keyring::watch(gateway.keyring.clone(), Store::open(data)?, report.clone())?;
     let metrics = gateway.metrics.clone();
     let _delivering = edge::notices::watch(notices, Store::open(data)?, clock, metrics, report.clone())?;
+    let upstreams = gateway.catalog.upstreams().map(|(_, upstream)| upstream);
+    let _checking = checks::watch(upstreams, report.clone())?;
     let listeners = listeners.into();
     let _renewing = listeners.tls().map(|tls| tls::watch(tls.clone(), report)).transpose()?;
     let mut shutdown = pin!(shutdown);
@@ -105,15 +111,15 @@ pub fn run(
 /// trouble, `log` of calls.
 pub fn open(config: Config, clock: Clock, report: Report, log: Log) -> Result<(Arc<Gateway>, Folder), RunError> {
     let channels = edge::notices::channels(&config.notices);
-    let metrics = Arc::new(Metrics::new(&LABELS, clock.unix_s()));
+    let metrics = Arc::new(Metrics::new(clock.unix_s()));
     let store = Store::open(&config.data)?;
     // Balances go on where the ledger stands, so it is folded before the keys are read.
     let folder = folder::open(&config, store, channels, clock.clone(), metrics.clone(), report.clone())?;
     let mut store = Store::open(&config.data)?;
-    let numbers = store.api_numbers(&NAMES)?;
+    let numbers = store.api_numbers(config.apis.names())?;
     let keyring = Arc::new(Keyring::load(&store, &config.plans, clock.clone())?);
     let gateway = Gateway {
-        catalog: Catalog::of(&config, &numbers),
+        catalog: Catalog::of(&config, &numbers, &metrics, &clock)?,
         keyring,
         meter: folder.meter(),
         usage: UsageReader::new(store, report),

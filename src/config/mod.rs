@@ -8,6 +8,7 @@ mod resolve;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod upstream;
 
 use std::fmt;
 use std::fs::File;
@@ -26,6 +27,8 @@ use crate::pure::hidden::Hidden;
 use crate::pure::log_line::{Level, LogFormat};
 use crate::pure::plan::{Plan, Rate};
 use crate::pure::webhook::{Endpoint, SigningSecret};
+
+pub use self::upstream::{AnswerFormats, UpstreamApi};
 
 /// The default configuration with a comment for every key; as a file it changes nothing.
 pub const DEFAULT_YAML: &str = include_str!("default.yaml");
@@ -56,7 +59,7 @@ pub struct Config {
     pub default_plan: Arc<Plan>,
     /// What each client address may ask of open routes.
     pub open: Rate,
-    /// The built-in APIs.
+    /// The APIs.
     pub apis: Apis,
     /// Status of "credits exhausted": 402, 403 or 429. Default 403.
     pub exhausted_status: u16,
@@ -151,7 +154,7 @@ pub struct Tls {
     pub key: PathBuf,
 }
 
-/// The built-in APIs by name.
+/// All APIs: those built in by name, and the operator's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Apis {
     /// `/v1/totpgenerator`, the enveloped dialect.
@@ -160,6 +163,19 @@ pub struct Apis {
     pub key2otp: Api,
     /// Whether there is `/v1/analytics`, which needs a key and is free of charge.
     pub analytics: bool,
+    /// Those that upstreams answer, by the order of the file. Default none.
+    pub upstreams: Vec<Arc<UpstreamApi>>,
+}
+
+impl Apis {
+    /// The names and paths of the APIs that are built in, enabled or not.
+    pub const BUILT_IN: [(&str, &str); 3] =
+        [("totpgenerator", "/v1/totpgenerator"), ("key2otp", "/v1/api/key2otp"), ("analytics", "/v1/analytics")];
+
+    /// The names of all APIs, enabled or not: those built in, then the operator's own.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        Apis::BUILT_IN.into_iter().map(|(name, _)| name).chain(self.upstreams.iter().map(|api| &*api.name))
+    }
 }
 
 /// What can be set for an API.

@@ -3,8 +3,10 @@
 //! A getter answers `None` exactly when it has noted a mistake. No message shows a value.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 
 use super::tree::Tree;
+use crate::pure::hidden::Hidden;
 
 /// What every variable begins with.
 pub(super) const PREFIX: &str = "POLYGATE_";
@@ -23,12 +25,20 @@ const MISTAKES_MAX: usize = 100;
 pub(super) struct Log {
     mistakes: RefCell<Vec<String>>,
     variables: Vec<(String, String)>,
+    /// All of the environment, for texts that name a variable.
+    environment: HashMap<String, Hidden<String>>,
 }
 
 impl Log {
     /// Lays the variables that begin with `POLYGATE_` over a tree; all but `POLYGATE_CONFIG`, which names the file.
     pub(super) fn overlay(&mut self, tree: &mut Tree, env: impl Iterator<Item = (String, String)>) {
-        let mut variables: Vec<_> = env.filter(|(name, _)| name.starts_with(PREFIX)).collect();
+        let mut variables = Vec::new();
+        for (name, text) in env {
+            if name.starts_with(PREFIX) {
+                variables.push((name.clone(), text.clone()));
+            }
+            self.environment.insert(name, Hidden::new(text));
+        }
         variables.sort();
         for (name, text) in variables {
             if name == "POLYGATE_CONFIG" {
@@ -172,6 +182,33 @@ impl<'a> Node<'a> {
         })
     }
 
+    /// A text of at most `bytes_max` in which every `${NAME}` stands for what the environment has under that name.
+    pub(super) fn filled(self, bytes_max: usize) -> Option<Hidden<String>> {
+        let (path, log) = (self.path.clone(), self.log);
+        let must = format!("a text of at most {bytes_max} bytes");
+        let text = self.text(&must, |text| (text.len() <= bytes_max).then(|| text.to_owned()))?;
+        let (mut filled, mut rest) = (Hidden::new(String::new()), &*text);
+        while let Some((before, after)) = rest.split_once("${") {
+            let name = after.split_once('}').map(|(name, _)| name).filter(|name| is_variable_name(name));
+            let Some(name) = name else {
+                log.note(&path, "has a ${ that begins no ${NAME}");
+                return None;
+            };
+            let Some(value) = log.environment.get(name) else {
+                log.note(&path, &format!("the variable {} is not set", shown(name)));
+                return None;
+            };
+            filled = Hidden::new([filled.expose(), before, value.expose()].concat());
+            rest = &after[name.len() + 1..];
+        }
+        let filled = Hidden::new([filled.expose(), rest].concat());
+        if filled.expose().len() > bytes_max {
+            log.note(&path, &format!("must be {must}"));
+            return None;
+        }
+        Some(filled)
+    }
+
     /// A list of at most `max` items.
     pub(super) fn list(self, max: usize) -> Option<Vec<Node<'a>>> {
         let (path, log) = (self.path.clone(), self.log);
@@ -245,7 +282,12 @@ impl<'a> Block<'a> {
         None
     }
 
-    /// All keys with their values, where the keys are the operator's own names.
+    /// Notes a mistake about a path below the block.
+    pub(super) fn wrong_below(&self, path: &str, text: &str) {
+        self.log.note(&join(&self.path, path), text);
+    }
+
+    /// Reads all keys that nobody took, with their values: they are the operator's own names.
     pub(super) fn into_named(mut self) -> Vec<(String, Node<'a>)> {
         let mut named = Vec::new();
         while let Some((key, _)) = self.entries.first() {
@@ -272,6 +314,12 @@ impl<'a> Block<'a> {
         }
         taken.into_iter().next().map(|(_, value)| value)
     }
+}
+
+/// Whether `name` is one that shells can give a variable.
+fn is_variable_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 fn join(parent: &str, key: &str) -> String {

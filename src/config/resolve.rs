@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod upstream;
+
 use super::reader::{Block, Node};
 use super::{
     Access, Api, Apis, Config, Durability, Email, LISTEN_WANTED, Limits, Logs, MailTls, NotAcceptable, Notices,
@@ -24,8 +26,8 @@ const RATE_MAX: u64 = 1_000_000;
 const COST_MAX: u64 = 1_000_000;
 /// The most plans, and the most trusted networks.
 const ENTRIES_MAX: usize = 1_000;
-/// The longest name of a plan, in characters.
-const PLAN_NAME_MAX: usize = 32;
+/// The longest name of a plan or an API, in characters.
+const NAME_MAX: usize = 32;
 /// The most listeners.
 const LISTENERS_MAX: usize = 32;
 /// The longest path, bytes: what Linux takes.
@@ -34,6 +36,8 @@ const PATH_BYTES_MAX: usize = 4_096;
 const HEADER_BYTES_MIN: u64 = 8_192;
 /// The longest name of a host (RFC 1035, section 2.3.4), and the longest of other texts about mail, in bytes.
 const TEXT_BYTES_MAX: usize = 253;
+/// The largest that any request body can be allowed to be.
+const BODY_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// The longest of all times, seconds.
 const TIME_S_MAX: u64 = 3_600;
 /// The longest that anything is kept, days.
@@ -66,6 +70,7 @@ pub(super) fn config(top: Node<'_>) -> Option<Config> {
     let logs = top.take("logs").block().and_then(logs);
     let limits = top.take("limits").block().and_then(limits);
     let retention = top.take("retention").block().and_then(retention);
+    let apis = apis.zip(limits.as_ref()).and_then(|(apis, limits)| upstream::in_time(&top, apis, limits));
     top.finish();
     let (exhausted_status, not_acceptable) = answers?;
     Some(Config {
@@ -136,22 +141,21 @@ fn plans(node: Node<'_>) -> Option<Vec<Arc<Plan>>> {
 }
 
 fn plan(name: String, node: Node<'_>) -> Option<Plan> {
-    let plain = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '-');
-    if name.is_empty() || name.len() > PLAN_NAME_MAX || !name.chars().all(plain) {
+    if !is_name(&name) {
         return node.wrong("a plan's name has 1 to 32 characters, each a to z, 0 to 9 or hyphen");
     }
     let mut block = node.block()?;
     let credits_a_month = block.take("credits_a_month").whole(0, CREDITS_MAX);
     let bonus_credits = block.take("bonus_credits").given().map_or(Some(0), |node| node.whole(0, CREDITS_MAX));
-    let requests_a_minute = block.take("requests_a_minute").given();
-    let burst = block.take("burst").given();
-    let rate = match (requests_a_minute, burst) {
-        (Some(requests_a_minute), burst) => rate(requests_a_minute, burst).map(Some),
-        (None, Some(burst)) => burst.wrong("means nothing without requests_a_minute"),
-        (None, None) => Some(None),
-    };
+    let rate = rate_or_none(&mut block);
     block.finish();
     Some(Plan { name, credits_a_month: credits_a_month?, bonus_credits: bonus_credits?, rate: rate? })
+}
+
+/// Whether plans and APIs can be called so.
+fn is_name(name: &str) -> bool {
+    let plain = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '-');
+    (1..=NAME_MAX).contains(&name.len()) && name.chars().all(plain)
 }
 
 fn open(mut block: Block<'_>) -> Option<Rate> {
@@ -159,6 +163,17 @@ fn open(mut block: Block<'_>) -> Option<Rate> {
     let burst = block.take("burst").given();
     block.finish();
     rate(requests_a_minute, burst)
+}
+
+/// `requests_a_minute` and `burst`, both of which can be left out.
+fn rate_or_none(block: &mut Block<'_>) -> Option<Option<Rate>> {
+    let requests_a_minute = block.take("requests_a_minute").given();
+    let burst = block.take("burst").given();
+    match (requests_a_minute, burst) {
+        (Some(requests_a_minute), burst) => rate(requests_a_minute, burst).map(Some),
+        (None, Some(burst)) => burst.wrong("means nothing without requests_a_minute"),
+        (None, None) => Some(None),
+    }
 }
 
 fn rate(requests_a_minute: Node<'_>, burst: Option<Node<'_>>) -> Option<Rate> {
@@ -185,8 +200,8 @@ fn apis(mut block: Block<'_>) -> Option<Apis> {
     let totpgenerator = block.take("totpgenerator").block().and_then(api);
     let key2otp = block.take("key2otp").block().and_then(api);
     let analytics = block.take("analytics").block().and_then(analytics);
-    block.finish();
-    Some(Apis { totpgenerator: totpgenerator?, key2otp: key2otp?, analytics: analytics? })
+    let upstreams = upstream::all(block);
+    Some(Apis { totpgenerator: totpgenerator?, key2otp: key2otp?, analytics: analytics?, upstreams: upstreams? })
 }
 
 fn analytics(mut block: Block<'_>) -> Option<bool> {
@@ -197,14 +212,22 @@ fn analytics(mut block: Block<'_>) -> Option<bool> {
 
 fn api(mut block: Block<'_>) -> Option<Api> {
     let enabled = block.take("enabled").yes_no();
-    let access = block.take("access").text("key or open", |word| match word {
+    let access = access(block.take("access"));
+    let cost = cost(block.take("cost"));
+    block.finish();
+    Some(Api { enabled: enabled?, access: access?, cost: cost? })
+}
+
+fn access(node: Node<'_>) -> Option<Access> {
+    node.text("key or open", |word| match word {
         "key" => Some(Access::Key),
         "open" => Some(Access::Open),
         _ => None,
-    });
-    let cost = block.take("cost").whole(0, COST_MAX).and_then(|cost| u32::try_from(cost).ok());
-    block.finish();
-    Some(Api { enabled: enabled?, access: access?, cost: cost? })
+    })
+}
+
+fn cost(node: Node<'_>) -> Option<u32> {
+    node.whole(0, COST_MAX).and_then(|cost| u32::try_from(cost).ok())
 }
 
 fn answers(mut block: Block<'_>) -> Option<(u16, NotAcceptable)> {
@@ -295,7 +318,7 @@ fn limits(mut block: Block<'_>) -> Option<Limits> {
         let number = block.take(key).whole(low, high);
         number.and_then(|number| usize::try_from(number).ok())
     };
-    let body_bytes = count("body_bytes", 1, 16 * 1024 * 1024);
+    let body_bytes = count("body_bytes", 1, BODY_BYTES_MAX);
     let header_bytes = count("header_bytes", HEADER_BYTES_MIN, 1024 * 1024);
     let header_count = count("header_count", 16, 1_000);
     let body_bytes_a_second = count("body_bytes_a_second", 1, 1_000_000);

@@ -1,5 +1,7 @@
 //! Tests of the configuration: the defaults, the overlay, and the exact text of every kind of mistake.
 
+mod upstream;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -54,6 +56,7 @@ fn the_defaults_are_these() {
             totpgenerator: Api { enabled: true, access: Access::Key, cost: 1 },
             key2otp: Api { enabled: true, access: Access::Open, cost: 1 },
             analytics: true,
+            upstreams: Vec::new(),
         },
         exhausted_status: 403,
         not_acceptable: NotAcceptable::Refuse,
@@ -219,7 +222,7 @@ listen: 127.0.0.1:1
   apis.key2otp.cost: must be a whole number from 0 to 1000000, not nothing
   apis.analytics.enabled: must be true or false, not a whole number
   apis.analytics.cost: unknown key
-  apis.totp: unknown key
+  apis.totp.upstream: is missing
   answers.exhausted_status: must be 402, 403 or 429
   answers.not_acceptable: must be refuse or send-json, not a list
   limits.body_bytes: must be a whole number from 1 to 16777216, not a fraction
@@ -485,6 +488,9 @@ fn any_yaml() -> impl Strategy<Value = String> {
         Just("apis"),
         Just("key2otp"),
         Just("cost"),
+        Just("upstream"),
+        Just("http://a"),
+        Just("${HOME}"),
         Just("burst"),
         Just("listen"),
         Just("requests_a_minute"),

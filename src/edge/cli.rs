@@ -15,7 +15,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::builder::PossibleValuesParser;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use ipnet::IpNet;
@@ -31,7 +30,6 @@ use crate::edge::http::serve::{ListenError, Listeners};
 use crate::pure::bounds::{self, Bounds};
 use crate::pure::log_line::Level;
 use crate::pure::webhook::SigningSecret;
-use crate::service::catalog;
 use crate::state::clock::Clock;
 use crate::state::folder;
 use crate::state::log::Log;
@@ -128,7 +126,7 @@ enum KeysCommand {
         #[arg(long, value_name = "WHEN")]
         expires: Option<Expiry>,
         /// An API the key may call (analytics: what its account has used); repeat for more [default: all].
-        #[arg(long = "scope", value_name = "API", value_parser = PossibleValuesParser::new(catalog::NAMES))]
+        #[arg(long = "scope", value_name = "API")]
         scopes: Vec<String>,
         /// A network the key may be used from; repeat for more [default: all].
         #[arg(long = "network", value_name = "CIDR", value_parser = bounds::parse_network)]
@@ -474,6 +472,7 @@ fn keys(config: &Config, command: KeysCommand) -> Result<String, Failure> {
     let existing = || Store::open_existing(&config.data);
     Ok(match command {
         KeysCommand::Create { account, plan, name, expires, scopes, networks, origins, output } => {
+            let scopes = accounts::scopes(config, scopes)?;
             let bounds = Bounds { scopes: some(scopes), networks: some(networks), origins: some(origins) };
             let request = KeyRequest { account, plan, name, expires, bounds };
             let mut store = Store::open(&config.data)?;

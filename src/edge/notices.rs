@@ -358,8 +358,7 @@ mod tests {
         let report: Report = Arc::new(move |line| sender.send(line.to_string()).unwrap());
         let config = Notices { webhook, email: None };
         let _courier =
-            start(&config, store, Clock::fixed(0), Arc::new(Metrics::new(&[], 0)), report, Duration::from_secs(1))
-                .unwrap();
+            start(&config, store, Clock::fixed(0), Arc::new(Metrics::new(0)), report, Duration::from_secs(1)).unwrap();
         let report = reports.recv_timeout(Duration::from_secs(30)).unwrap();
         assert!(report.contains("by webhook: timed out after 1 s"), "{report}");
     }

@@ -37,6 +37,8 @@ pub enum Fault {
     DuplicateParameter(&'static str),
     /// The query string cannot be read; the reason, without the query.
     InvalidQuery(Cow<'static, str>),
+    /// The path has steps up or hidden slashes, on which servers could disagree.
+    InvalidPath,
     /// The body cannot be read as what it says it is; the reason, without the body.
     InvalidBody(Cow<'static, str>),
     /// A route that needs a key was called without one.
@@ -63,7 +65,7 @@ pub enum Fault {
     /// No API lives at this path.
     UnknownApi,
     /// The API does not answer to this method; the `Allow` list.
-    MethodNotAllowed(&'static str),
+    MethodNotAllowed(Cow<'static, str>),
     /// `Accept` excludes every format there is.
     NotAcceptable,
     /// The body did not arrive in time.
@@ -89,6 +91,27 @@ pub enum Fault {
         /// Whole seconds after which the next request will pass.
         retry_after_s: u64,
     },
+    /// The upstream has refused the call with a status of its own from 400 to 499, and with this message.
+    UpstreamRejected {
+        /// Its status.
+        status: u16,
+        /// What it says of it.
+        message: Cow<'static, str>,
+        /// Whole seconds after which to try again, if it says so.
+        retry_after_s: Option<u64>,
+    },
+    /// The upstream wants other credentials than Polygate has for it.
+    UpstreamRefusedUs,
+    /// The upstream cannot be reached, or ends connections without an answer.
+    UpstreamUnreachable,
+    /// The upstream has failed, with a status from 500.
+    UpstreamFailed,
+    /// What the upstream answered is not what its API is configured to answer.
+    UpstreamUnreadable,
+    /// The upstream has not answered in time.
+    UpstreamTimeout,
+    /// As many calls of the API are under way as there may be, or its upstream fails too often to be asked now.
+    UpstreamBusy,
     /// The call cannot be charged for, or what it asks for not be read, for now. The cause is for the operator alone.
     Unavailable,
     /// Something inside failed. The cause is for the operator's log only.
@@ -130,6 +153,9 @@ impl Fault {
                 return ("duplicate-parameter", 400, format!("Duplicate parameter: {name}").into());
             }
             InvalidQuery(reason) => return ("invalid-query", 400, format!("Invalid query string: {reason}").into()),
+            InvalidPath => {
+                ("invalid-path", 400, "Invalid path. It must have no segment . or .., and no encoded slash.")
+            }
             InvalidBody(reason) => return ("invalid-body", 400, format!("Invalid request body: {reason}").into()),
             KeyRequired => ("key-required", 401, "API key is required"),
             InvalidKey => ("invalid-key", 401, "Invalid API key"),
@@ -168,6 +194,13 @@ impl Fault {
                 );
                 return ("rate-limited", 429, text.into());
             }
+            UpstreamRejected { status, message, .. } => return ("upstream-rejected", *status, message.clone()),
+            UpstreamRefusedUs => ("upstream-refused-us", 502, "The API did not accept the gateway's credentials"),
+            UpstreamUnreachable => ("upstream-unreachable", 502, "The API cannot be reached"),
+            UpstreamFailed => ("upstream-error", 502, "The API failed"),
+            UpstreamUnreadable => ("upstream-unreadable", 502, "The API gave an answer that cannot be read"),
+            UpstreamTimeout => ("upstream-timeout", 504, "The API did not answer in time"),
+            UpstreamBusy => ("upstream-busy", 503, "The API is busy or failing. Try again later."),
             Unavailable => ("unavailable", 503, "Service unavailable. Try again later."),
             Internal => ("internal-error", 500, "Internal server error"),
         };

@@ -53,7 +53,7 @@ pub struct CallLine<'a> {
     /// Its method; [`UNKNOWN_METHOD`] for those that HTTP does not define.
     pub method: &'static str,
     /// The name of what it reached.
-    pub route: &'static str,
+    pub route: &'a str,
     /// How it was answered.
     pub status: u16,
     /// The code of its fault.

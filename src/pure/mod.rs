@@ -22,5 +22,6 @@ pub mod stamp;
 pub mod totp;
 pub mod trace;
 pub mod transcode;
+pub mod upstream;
 pub mod usage;
 pub mod webhook;

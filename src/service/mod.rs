@@ -3,3 +3,4 @@
 pub mod analytics;
 pub mod catalog;
 pub mod totp;
+pub mod upstream;

@@ -1,8 +1,10 @@
-//! Limits of requests a minute: one token bucket for each key, and one for each client address of open routes.
+//! Limits of requests a minute: one token bucket for each key, one for each client address of open routes, and one for
+//! each of both at an API that has a limit of its own.
 //!
 //! A bucket holds `burst` requests and refills evenly. With 60 a minute and a burst of 60, a caller that comes after
 //! a pause gets 60 at once and one more each second, so up to 119 pass within the worst 60 seconds.
 
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -68,41 +70,59 @@ impl Limiter {
     }
 }
 
-/// The token buckets of client addresses: a bounded number, and one more that all further addresses share.
+/// The token buckets of callers: a bounded number, and one more that all further callers share.
 #[derive(Debug)]
-pub struct AddressLimiter {
+pub struct CallerLimiter<C: Clone + Eq + Hash> {
     bucket: Bucket,
-    governor: RateLimiter<Neighbourhood, Buckets, Clock, StateInformationMiddleware>,
-    buckets: Buckets,
+    governor: RateLimiter<C, Buckets<C>, Clock, StateInformationMiddleware>,
+    buckets: Buckets<C>,
     buckets_max: usize,
     shared: Limiter,
     next_sweep: Mutex<Duration>,
 }
 
+/// The token buckets of client addresses.
+pub type AddressLimiter = CallerLimiter<Neighbourhood>;
+
+/// Who calls an API that has a limit of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Party {
+    /// The key of this number.
+    Key(u32),
+    /// Somebody without a key.
+    Address(Neighbourhood),
+}
+
 impl AddressLimiter {
-    /// Full buckets for up to `addresses_max` addresses at a time.
-    pub fn new(rate: Rate, addresses_max: usize, clock: Clock) -> AddressLimiter {
+    /// Takes one call from the address's bucket, if one is left.
+    ///
+    /// IPv4 counts by the address, IPv6 by the /64 that one customer is given, and IPv4 written as IPv6 as IPv4.
+    pub fn check(&self, address: IpAddr) -> Verdict {
+        self.check_caller(&Neighbourhood::of(address))
+    }
+}
+
+impl<C: Clone + Eq + Hash> CallerLimiter<C> {
+    /// Full buckets for up to `callers_max` callers at a time.
+    pub fn new(rate: Rate, callers_max: usize, clock: Clock) -> CallerLimiter<C> {
         let bucket = Bucket::new(rate);
-        let buckets = Buckets::default();
-        AddressLimiter {
+        let buckets = Buckets(Arc::default());
+        CallerLimiter {
             bucket,
             governor: RateLimiter::new(bucket.governor_quota(), buckets.clone(), clock.clone()),
             buckets,
-            buckets_max: addresses_max,
+            buckets_max: callers_max,
             shared: Limiter::new(rate, clock),
             next_sweep: Mutex::new(Duration::ZERO),
         }
     }
 
-    /// Takes one call from the address's bucket, if one is left.
-    ///
-    /// IPv4 counts by the address, IPv6 by the /64 that one customer is given, and IPv4 written as IPv6 as IPv4.
-    pub fn check(&self, address: IpAddr) -> Verdict {
-        let neighbourhood = Neighbourhood::of(address);
-        if !self.buckets.0.contains_key(&neighbourhood) && !self.has_room() {
+    /// Takes one call from the caller's bucket, if one is left.
+    pub fn check_caller(&self, caller: &C) -> Verdict {
+        if !self.buckets.0.contains_key(caller) && !self.has_room() {
             return self.shared.check();
         }
-        self.bucket.verdict(self.governor.check_key(&neighbourhood), self.governor.clock())
+        self.bucket.verdict(self.governor.check_key(caller), self.governor.clock())
     }
 
     /// Whether another bucket may be added. Threads that ask at the same time may all be told yes, so the bound can
@@ -123,14 +143,14 @@ impl AddressLimiter {
     }
 }
 
-/// The map of buckets, shared between governor, which changes it, and [`AddressLimiter`], which counts it.
-#[derive(Clone, Debug, Default)]
-struct Buckets(Arc<DashMap<Neighbourhood, InMemoryState, RandomState>>);
+/// The map of buckets, shared between governor, which changes it, and [`CallerLimiter`], which counts it.
+#[derive(Clone, Debug)]
+struct Buckets<C: Clone + Eq + Hash>(Arc<DashMap<C, InMemoryState, RandomState>>);
 
-impl StateStore for Buckets {
-    type Key = Neighbourhood;
+impl<C: Clone + Eq + Hash> StateStore for Buckets<C> {
+    type Key = C;
 
-    fn measure_and_replace<T, F, E>(&self, key: &Neighbourhood, decide: F) -> Result<T, E>
+    fn measure_and_replace<T, F, E>(&self, key: &C, decide: F) -> Result<T, E>
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
@@ -138,7 +158,7 @@ impl StateStore for Buckets {
     }
 }
 
-impl ShrinkableKeyedStateStore<Neighbourhood> for Buckets {
+impl<C: Clone + Eq + Hash> ShrinkableKeyedStateStore<C> for Buckets<C> {
     fn retain_recent(&self, drop_below: Nanos) {
         ShrinkableKeyedStateStore::retain_recent(&*self.0, drop_below);
     }

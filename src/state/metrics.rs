@@ -1,11 +1,12 @@
 //! The numbers of a running server, and how Prometheus reads them.
 //!
-//! Every number is a field, so that counting is an addition and never a look-up; labels are few and known beforehand:
+//! Every number is a field, so that counting is an addition and never a look-up; labels are few and the operator's own:
 //! no account, key or address is one. What every call counts is kept apart for each thread, in shards, and added up
 //! when somebody asks.
 
 use std::fmt::{Display, Write};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::pure::format::Format;
@@ -15,7 +16,8 @@ use super::load::Load;
 use super::store::Channel;
 
 /// The statuses that have a number of their own, those of most calls first; all others share the last.
-const STATUSES: [u16; 17] = [200, 429, 401, 403, 400, 404, 204, 402, 405, 406, 408, 413, 415, 431, 500, 503, 0];
+const STATUSES: [u16; 23] =
+    [200, 429, 401, 403, 400, 404, 502, 204, 201, 202, 402, 405, 406, 408, 409, 413, 415, 422, 431, 500, 503, 504, 0];
 /// The labels of formats: those of [`Format::ALL`], and one for answers that have but one.
 const FORMATS: [&str; 5] = ["json", "xml", "yaml", "csv", "none"];
 /// Upper bounds of the buckets of durations, in microseconds. Beyond the last there is one more bucket.
@@ -43,10 +45,8 @@ impl Counter {
 /// The numbers. A process has them once.
 #[derive(Debug)]
 pub struct Metrics {
-    /// The labels of routes.
-    routes: &'static [&'static str],
     start_unix_s: u64,
-    shards: Vec<Shard>,
+    routes: Mutex<Vec<Arc<RouteMetrics>>>,
     /// Calls beyond the limit of their key.
     pub limited_keys: Counter,
     /// Calls without a key beyond the limit of their address.
@@ -65,29 +65,34 @@ pub struct Metrics {
 
 const CHANNELS: [Channel; 2] = [Channel::Webhook, Channel::Email];
 
+/// What the calls of one route counted. Whoever counts keeps it, and never looks for it.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    /// The label of the route.
+    pub name: Arc<str>,
+    /// Made by the first thread that counts something.
+    shards: [OnceLock<Box<Shard>>; SHARDS],
+}
+
 /// What the calls of some threads counted. Padded, so that no two cores write to one line of their caches.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Shard {
-    /// By route, status and format.
-    answers: Vec<Counter>,
-    /// By route, and [`BOUNDS_US`].
-    durations: Vec<Counter>,
-    /// By route, in microseconds.
-    durations_us: Vec<Counter>,
+    /// By status and format.
+    answers: [[Counter; FORMATS.len()]; STATUSES.len()],
+    /// By [`BOUNDS_US`].
+    durations: [Counter; BOUNDS_US.len() + 1],
+    /// In microseconds.
+    durations_us: Counter,
 }
 
-/// The first buckets of the next route lie this far behind those of one.
-const BUCKETS: usize = BOUNDS_US.len() + 1;
-
 impl Shard {
-    fn new(routes: usize) -> Shard {
-        let counters = |count| (0..count).map(|_| Counter::default()).collect();
-        Shard {
-            answers: counters(routes * STATUSES.len() * FORMATS.len()),
-            durations: counters(routes * BUCKETS),
-            durations_us: counters(routes),
-        }
+    fn new() -> Box<Shard> {
+        Box::new(Shard {
+            answers: std::array::from_fn(|_| Default::default()),
+            durations: Default::default(),
+            durations_us: Counter::default(),
+        })
     }
 }
 
@@ -100,13 +105,30 @@ fn shard() -> usize {
     MINE.with(|mine| *mine)
 }
 
+impl RouteMetrics {
+    /// Counts a call that has ended.
+    pub fn call(&self, status: u16, format: Option<Format>, elapsed: Duration) {
+        let shard = self.shards[shard()].get_or_init(Shard::new);
+        let status = STATUSES.iter().position(|known| *known == status).unwrap_or(STATUSES.len() - 1);
+        let format = format.map_or(FORMATS.len() - 1, |format| format as usize);
+        shard.answers[status][format].add(1);
+        let us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BOUNDS_US.iter().position(|bound| us <= *bound).unwrap_or(BOUNDS_US.len());
+        shard.durations[bucket].add(1);
+        shard.durations_us.add(us);
+    }
+
+    fn sum(&self, of: impl Fn(&Shard) -> &Counter) -> u64 {
+        self.shards.iter().filter_map(OnceLock::get).map(|shard| of(shard).get()).sum()
+    }
+}
+
 impl Metrics {
-    /// All at zero. `routes` are the names of what calls can reach.
-    pub fn new(routes: &'static [&'static str], start_unix_s: u64) -> Metrics {
+    /// All at zero.
+    pub fn new(start_unix_s: u64) -> Metrics {
         Metrics {
-            routes,
             start_unix_s,
-            shards: (0..SHARDS).map(|_| Shard::new(routes.len())).collect(),
+            routes: Mutex::default(),
             limited_keys: Counter::default(),
             limited_addresses: Counter::default(),
             folds: Counter::default(),
@@ -119,16 +141,19 @@ impl Metrics {
         }
     }
 
-    /// Counts a call that has ended. `route` is a place among the names of routes.
-    pub fn call(&self, route: usize, status: u16, format: Option<Format>, elapsed: Duration) {
-        let shard = &self.shards[shard()];
-        let status = STATUSES.iter().position(|known| *known == status).unwrap_or(STATUSES.len() - 1);
-        let format = format.map_or(FORMATS.len() - 1, |format| format as usize);
-        shard.answers[(route * STATUSES.len() + status) * FORMATS.len() + format].add(1);
-        let us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        let bucket = BOUNDS_US.iter().position(|bound| us <= *bound).unwrap_or(BOUNDS_US.len());
-        shard.durations[route * BUCKETS + bucket].add(1);
-        shard.durations_us[route].add(us);
+    /// What the calls of the route of this name count, from the start of the process on.
+    pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
+        let mut routes = self.routes();
+        if let Some(route) = routes.iter().find(|route| &*route.name == name) {
+            return Arc::clone(route);
+        }
+        let route = Arc::new(RouteMetrics { name: name.into(), shards: Default::default() });
+        routes.push(Arc::clone(&route));
+        route
+    }
+
+    fn routes(&self) -> MutexGuard<'_, Vec<Arc<RouteMetrics>>> {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a fold, and how long it took.
@@ -194,38 +219,35 @@ impl Metrics {
     }
 
     fn write_calls(&self, page: &mut Page) {
-        let sum = |of: &dyn Fn(&Shard) -> &Counter| self.shards.iter().map(|shard| of(shard).get()).sum::<u64>();
+        let routes = self.routes().clone();
         page.family("polygate_requests_total", "counter", "Requests answered.");
-        for (at, labels) in self
-            .routes
-            .iter()
-            .flat_map(|route| {
-                STATUSES.iter().flat_map(move |status| FORMATS.iter().map(move |format| (route, status, format)))
-            })
-            .enumerate()
-        {
-            let (route, status, format) = labels;
-            let count = sum(&|shard| &shard.answers[at]);
-            // Most of them never happen.
-            if count > 0 {
-                let status: &dyn Display = if *status == 0 { &"other" } else { status };
-                let labels: [(_, &dyn Display); 3] = [("route", route), ("status", status), ("format", format)];
-                page.sample("polygate_requests_total", &labels, count);
+        for route in &routes {
+            for (at, status) in STATUSES.iter().enumerate() {
+                for (format_at, format) in FORMATS.iter().enumerate() {
+                    let count = route.sum(|shard| &shard.answers[at][format_at]);
+                    // Most of them never happen.
+                    if count > 0 {
+                        let status: &dyn Display = if *status == 0 { &"other" } else { status };
+                        let labels: [(_, &dyn Display); 3] =
+                            [("route", &route.name), ("status", status), ("format", format)];
+                        page.sample("polygate_requests_total", &labels, count);
+                    }
+                }
             }
         }
-        let help = "From the head of a request to its answer, without the time on the wire.";
+        let help = "From the head of a request to the end of its answer, without the time on the wire.";
         page.family("polygate_request_duration_seconds", "histogram", help);
-        for (at, route) in self.routes.iter().enumerate() {
+        for route in &routes {
             let mut count = 0;
             let bounds = BOUNDS_US.iter().map(|us| seconds(*us).to_string()).chain(["+Inf".to_owned()]);
             for (bucket, bound) in bounds.enumerate() {
-                count += sum(&|shard| &shard.durations[at * BUCKETS + bucket]);
-                let labels: [(_, &dyn Display); 2] = [("route", route), ("le", &bound)];
+                count += route.sum(|shard| &shard.durations[bucket]);
+                let labels: [(_, &dyn Display); 2] = [("route", &route.name), ("le", &bound)];
                 page.sample("polygate_request_duration_seconds_bucket", &labels, count);
             }
-            let taken = seconds(sum(&|shard| &shard.durations_us[at]));
-            page.sample("polygate_request_duration_seconds_sum", &[("route", route)], taken);
-            page.sample("polygate_request_duration_seconds_count", &[("route", route)], count);
+            let taken = seconds(route.sum(|shard| &shard.durations_us));
+            page.sample("polygate_request_duration_seconds_sum", &[("route", &route.name)], taken);
+            page.sample("polygate_request_duration_seconds_count", &[("route", &route.name)], count);
         }
     }
 }
@@ -274,7 +296,10 @@ mod tests {
     const JOURNAL: Figures = Figures { writes: 5, failures: 6, unfolded_bytes: 7 };
 
     fn metrics() -> Metrics {
-        Metrics::new(&["one", "two"], 1_765_924_235)
+        let metrics = Metrics::new(1_765_924_235);
+        metrics.route("one");
+        metrics.route("two");
+        metrics
     }
 
     fn idle() -> Load {
@@ -284,10 +309,10 @@ mod tests {
     #[test]
     fn what_is_counted_is_told() {
         let metrics = metrics();
-        metrics.call(0, 200, Some(Format::Json), Duration::from_micros(50));
-        metrics.call(0, 200, Some(Format::Json), Duration::from_micros(51));
-        metrics.call(1, 503, Some(Format::Csv), Duration::from_secs(3_600));
-        metrics.call(1, 418, None, Duration::ZERO);
+        metrics.route("one").call(200, Some(Format::Json), Duration::from_micros(50));
+        metrics.route("one").call(200, Some(Format::Json), Duration::from_micros(51));
+        metrics.route("two").call(503, Some(Format::Csv), Duration::from_secs(3_600));
+        metrics.route("two").call(418, None, Duration::ZERO);
         metrics.limited_keys.add(3);
         metrics.credits_charged.add(1_000_000);
         metrics.fold(true, Duration::from_micros(1_500));
@@ -367,7 +392,7 @@ mod tests {
         let metrics = metrics();
         std::thread::scope(|scope| {
             for _ in 0..2 * SHARDS {
-                scope.spawn(|| (0..100).for_each(|_| metrics.call(0, 200, None, Duration::ZERO)));
+                scope.spawn(|| (0..100).for_each(|_| metrics.route("one").call(200, None, Duration::ZERO)));
             }
         });
         let line = format!("polygate_request_duration_seconds_count{{route=\"one\"}} {}", 200 * SHARDS);

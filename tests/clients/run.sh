@@ -4,3 +4,4 @@ set -eu
 cd "$(dirname "$0")/../.."
 .venv/bin/python tests/clients/examples.py
 python3 tests/clients/versions.py
+python3 tests/clients/upstream.py

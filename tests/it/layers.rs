@@ -120,6 +120,8 @@ const ONLY: &[(&[&str], &[&str])] = &[
         &["print!", "println!", "eprint!", "eprintln!", "io::stdout", "io::stderr", "process::exit"],
         &["main.rs", "edge/cli.rs", "edge/cli/"],
     ),
+    // Servers speak HTTP at the edge, clients where upstreams are asked.
+    (&["hyper::", "hyper_util::"], &["edge/", "service/upstream/"]),
     (&["dbg!", "todo!", "unimplemented!"], &[]),
     // A group after `crate::` hides from this test which layer it names.
     (&["crate::{", "crate::*"], &[]),

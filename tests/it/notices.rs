@@ -70,7 +70,7 @@ impl Desk {
     fn watch(&self, notices: &Notices) -> Courier {
         let reports = Arc::clone(&self.reports);
         let report: Report = Arc::new(move |line| reports.lock().unwrap().push(line.to_string()));
-        let metrics = Arc::new(Metrics::new(&[], 0));
+        let metrics = Arc::new(Metrics::new(0));
         watch(notices, Store::open(self.data.path()).unwrap(), self.clock.clone(), metrics, report).unwrap()
     }
 

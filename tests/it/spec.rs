@@ -7,6 +7,8 @@ use polygate::config::Config;
 use polygate::edge::http::cors::EXPOSED;
 use polygate::edge::http::documents::{self, OPENAPI_YAML};
 use polygate::service::catalog::Catalog;
+use polygate::state::clock::Clock;
+use polygate::state::metrics::Metrics;
 use quick_xml::events::Event;
 use serde_json::map::Entry;
 use serde_json::{Value, json};
@@ -34,10 +36,14 @@ fn described() -> Operations {
 
 #[test]
 fn paths_methods_and_statuses_are_the_catalogs() {
-    let catalog = Catalog::of(&Config::default(), &[1, 2, 3]);
+    let (metrics, clock) = (Metrics::new(0), Clock::fixed(0));
+    let catalog = Catalog::of(&Config::default(), &[1, 2, 3], &metrics, &clock).unwrap();
     let mut operations = Operations::new();
-    for (path, method, statuses) in catalog.operations().chain(documents::operations()) {
-        operations.insert((path.to_owned(), method.to_owned()), statuses.into_iter().collect());
+    for (path, method, statuses) in catalog
+        .operations()
+        .chain(documents::operations().map(|(path, method, statuses)| (path.into(), method, statuses)))
+    {
+        operations.insert((path.to_string(), method.to_owned()), statuses.into_iter().collect());
     }
     assert_eq!(described(), operations);
 }

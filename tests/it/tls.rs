@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +35,11 @@ impl Certificate {
     /// Writes another certificate into the same files.
     fn renew(&mut self) {
         self.der = write_pair(self.files.path());
+    }
+
+    /// The file that it is in.
+    pub fn file(&self) -> PathBuf {
+        self.files.path().join("cert.pem")
     }
 
     /// The configuration that has it.

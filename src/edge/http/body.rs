@@ -22,7 +22,7 @@ pub async fn read<B: Buf, E>(flow: Flow<Admitted>, stream: impl Stream<Item = Re
         return Ok(call.received(Bytes::new()));
     }
     let limits = &call.context.gateway.config.limits;
-    let limit_bytes = limits.body_bytes;
+    let limit_bytes = call.state.request.route.body_bytes;
     let announced =
         call.state.request.head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if announced.is_some_and(|bytes: u64| bytes > limit_bytes as u64) {

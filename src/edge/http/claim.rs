@@ -17,7 +17,7 @@ use crate::pure::format::{Format, Style};
 use crate::pure::key::KeyHash;
 use crate::pure::log_line::{self, UNKNOWN_METHOD};
 use crate::pure::trace::TraceId;
-use crate::service::catalog::{METHODS, Route, UNKNOWN_LABEL};
+use crate::service::catalog::{METHODS, Route};
 
 use super::documents;
 use super::framing::DoubtfulFraming;
@@ -27,6 +27,7 @@ pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// The id of a request, on every answer.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Claims every request that is a call. It rejects the two kinds that are none, preflights and documents, before anything
@@ -73,11 +74,13 @@ pub fn context(gateway: &Arc<Gateway>, headers: &HeaderMap, peer: IpAddr) -> Box
         style: Style::default(),
         dialect: Dialect::Enveloped,
         address: client_address(peer, lines_of(X_FORWARDED_FOR), &gateway.config.trusted_proxies),
+        is_https: is_https(gateway, headers, peer),
         now_unix_s: came.unix_ms / 1_000,
         came,
         trace_id: headers.get(TRACEPARENT).and_then(|line| TraceId::parse(line.as_bytes())),
         method: UNKNOWN_METHOD,
-        label: UNKNOWN_LABEL,
+        can_stream: true,
+        reached: gateway.catalog.unknown.clone(),
         request_bytes: 0,
         api: None,
         caller: None,
@@ -85,32 +88,44 @@ pub fn context(gateway: &Arc<Gateway>, headers: &HeaderMap, peer: IpAddr) -> Box
     })
 }
 
+/// Whether the client's connection is encrypted: ours, or that to a proxy that is believed.
+fn is_https(gateway: &Gateway, headers: &HeaderMap, peer: IpAddr) -> bool {
+    let says_so =
+        || headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
+    let trusted = &gateway.config.trusted_proxies;
+    gateway.config.tls.is_some() || says_so() && trusted.iter().any(|network| network.contains(&peer.to_canonical()))
+}
+
 /// Path, then method, then format: whatever is wrong with the head of a call is found here.
 pub fn open(gateway: &Arc<Gateway>, head: Head, peer: IpAddr) -> Flow<Claimed> {
     let mut context = context(gateway, &head.headers, peer);
     context.method = log_line::method(head.method.as_str());
+    context.can_stream = head.version > Version::HTTP_10;
     let refuse = |context, fault| Err(Refused { context, fault });
 
     // CONNECT alone names no path (RFC 9110 section 9.3.6).
     if head.method == Method::CONNECT {
-        return refuse(context, Fault::MethodNotAllowed(METHODS));
+        return refuse(context, Fault::MethodNotAllowed(METHODS.into()));
     }
     let route = gateway.catalog.find(head.uri.path());
-    context.dialect = route.map_or(Dialect::Enveloped, |route| route.dialect);
-    context.api = route.map(|route| route.number);
-    context.label = route.map_or(UNKNOWN_LABEL, |route| route.label);
+    if let Some(route) = route {
+        context.dialect = route.dialect;
+        context.api = Some(route.number);
+        context.reached = route.metrics.clone();
+    }
     if let Some(fault) = flaw(gateway, &head) {
         return refuse(context, fault);
     }
     let Some(route) = route else {
         return refuse(context, Fault::UnknownApi);
     };
-    let may_have_body = match head.method {
-        Method::POST if route.takes_post() => true,
-        Method::GET | Method::HEAD => false,
-        _ => return refuse(context, Fault::MethodNotAllowed(route.methods())),
-    };
-    options(&mut context, head.uri.query().unwrap_or_default());
+    if !route.permits(&head.method) {
+        return refuse(context, Fault::MethodNotAllowed(route.methods()));
+    }
+    let may_have_body = !matches!(head.method, Method::GET | Method::HEAD);
+    if route.has_options() {
+        options(&mut context, head.uri.query().unwrap_or_default());
+    }
     if !context.acceptable && gateway.config.not_acceptable == NotAcceptable::Refuse {
         return refuse(context, Fault::NotAcceptable);
     }
@@ -180,12 +195,14 @@ fn bearer(value: &HeaderValue) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
-/// Whether some value is a key of ours, or, on a route that wants one, some name says it is.
+/// Whether some value is a key of ours, or, on a route of ours that wants one, some name says it is.
 fn query_has_key(route: &Route, query: &str) -> bool {
     const NAMES: [&str; 5] = ["x-api-key", "api_key", "api-key", "apikey", "access_token"];
     form_urlencoded::parse(query.as_bytes()).any(|(name, value)| {
         KeyHash::of(value.as_bytes()).is_some()
-            || (route.access == Access::Key && NAMES.iter().any(|known| name.eq_ignore_ascii_case(known)))
+            || (route.access == Access::Key
+                && route.has_options()
+                && NAMES.iter().any(|known| name.eq_ignore_ascii_case(known)))
     })
 }
 

@@ -6,15 +6,15 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, Request, Version, header};
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -29,7 +29,7 @@ use crate::pure::fault::Fault;
 
 use super::bare::Dressed;
 use super::framing::Doubt;
-use super::progress::{Noted, Progress};
+use super::progress::{Begun, Noted, Progress};
 use super::stream::Stream;
 use super::tls::{H2, Tls};
 use super::{chain, claim, seal};
@@ -123,7 +123,7 @@ async fn answer(
     client: Arc<Client>,
     head: Head,
     call: impl Future<Output = Result<Response, Infallible>>,
-) -> Result<Response, Infallible> {
+) -> Result<http::Response<Outgoing<impl Body<Data = Bytes, Error = warp::Error> + Unpin>>, Infallible> {
     let Client { gateway, peer, progress } = &*client;
     let begun = progress.begin();
     let refused = if begun.has_place { None } else { shed(gateway, &head, *peer) };
@@ -141,7 +141,41 @@ async fn answer(
     } else if progress.is_draining() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(response)
+    let is_whole = response.body().size_hint().exact().is_some();
+    let begun = Some(begun).filter(|_| !is_whole);
+    Ok(response.map(|body| Outgoing { body, begun }))
+}
+
+/// The body of an answer. That of one that is streamed is part of its call.
+struct Outgoing<B> {
+    body: B,
+    begun: Option<Begun>,
+}
+
+impl<B: Body + Unpin> Body for Outgoing<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        match &polled {
+            Poll::Ready(Some(Ok(_))) => self.begun.iter().for_each(|begun| begun.streams(true)),
+            Poll::Ready(_) => self.begun = None,
+            Poll::Pending => self.begun.iter().for_each(|begun| begun.streams(false)),
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// What becomes of a call in the time it has. A panic is the caller's 500 and nobody else's trouble: what the call held goes
@@ -187,7 +221,8 @@ fn refuse(gateway: &Arc<Gateway>, head: &Head, peer: IpAddr, fault: Fault) -> Re
 
 /// Takes the body from the answer to HEAD, which over HTTP/2 hyper does not.
 fn bare(response: &mut Response) {
-    if let Some(bytes) = response.body().size_hint().exact() {
+    // Without one, nobody has said how long it would be.
+    if let Some(bytes) = response.body().size_hint().exact().filter(|bytes| *bytes > 0) {
         response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(bytes.into());
     }
     *response.body_mut() = Bytes::new().into();

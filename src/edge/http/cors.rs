@@ -11,7 +11,7 @@ use warp::reply::Response;
 use warp::{Filter, Rejection};
 
 use crate::gateway::{Gateway, Head, Refused};
-use crate::service::catalog::{DOCUMENT_LABEL, METHODS, UNKNOWN_LABEL};
+use crate::service::catalog::METHODS;
 
 use super::{claim, documents, seal};
 
@@ -34,15 +34,16 @@ pub fn preflight(
         let path = head.uri.path();
         let is_document = documents::is_one(path);
         context.method = "OPTIONS";
-        context.label = if is_document { DOCUMENT_LABEL } else { gateway.catalog.label(path).unwrap_or(UNKNOWN_LABEL) };
+        context.reached = if is_document { &gateway.catalog.documents } else { gateway.catalog.metrics(path) }.clone();
         if let Some(fault) = claim::flaw(&gateway, &head) {
             return std::future::ready(Ok(seal::seal(Err(Refused { context, fault }))));
         }
-        let of_route = || gateway.catalog.find(path).map_or(METHODS, |route| route.methods());
-        let allowed = if is_document { documents::METHODS } else { of_route() };
+        let of_route = || gateway.catalog.find(path).map_or(METHODS.into(), |route| route.methods());
+        let allowed = if is_document { documents::METHODS.into() } else { of_route() };
+        let allowed = HeaderValue::from_str(&allowed).expect("methods are tokens");
         let lines = [
-            (header::ALLOW, HeaderValue::from_static(allowed)),
-            (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(allowed)),
+            (header::ALLOW, allowed.clone()),
+            (header::ACCESS_CONTROL_ALLOW_METHODS, allowed),
             // `*` stands for every header but Authorization, which has to be named.
             (
                 header::ACCESS_CONTROL_ALLOW_HEADERS,

@@ -10,7 +10,6 @@ use warp::{Filter, Rejection};
 use crate::gateway::{Gateway, Head, Refused};
 use crate::pure::fault::Fault;
 use crate::pure::log_line;
-use crate::service::catalog::DOCUMENT_LABEL;
 
 use super::{claim, seal};
 
@@ -40,14 +39,14 @@ pub fn serve(
         let answer = find(head.uri.path()).map(|(content_type, body)| {
             let mut context = claim::context(&gateway, &head.headers, peer);
             context.method = log_line::method(head.method.as_str());
-            context.label = DOCUMENT_LABEL;
+            context.reached = gateway.catalog.documents.clone();
             if let Some(fault) = claim::flaw(&gateway, &head) {
                 seal::seal(Err(Refused { context, fault }))
             } else if matches!(head.method, Method::GET | Method::HEAD) {
                 let lines = [(header::CONTENT_TYPE, HeaderValue::from_static(content_type))];
                 seal::plain(&context, StatusCode::OK, &lines, body())
             } else {
-                seal::seal(Err(Refused { context, fault: Fault::MethodNotAllowed(METHODS) }))
+                seal::seal(Err(Refused { context, fault: Fault::MethodNotAllowed(METHODS.into()) }))
             }
         });
         std::future::ready(answer.ok_or_else(warp::reject))

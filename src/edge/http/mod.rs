@@ -21,10 +21,10 @@ use std::sync::Arc;
 use warp::Filter;
 use warp::reply::Response;
 
-use crate::gateway::{Call, Flow, Gateway, admit, authenticate, commit, decode, invoke, reserve};
+use crate::gateway::{Call, Flow, Gateway, admit, authenticate, commit, decode, encode, invoke, reserve};
 
 use self::claim::claim;
-use self::seal::{encode, seal};
+use self::seal::seal;
 
 /// Answers every request of one connection, whose other end is `peer`. Requests come [lifted](claim::lift).
 #[rustfmt::skip]
@@ -40,7 +40,7 @@ pub fn chain(
         .map(then(decode))                                     // query | form | JSON | …       → Decoded
         .map(then(reserve))                                    // hold the credit               → Held
         .then(|flow: Flow<_>| async { invoke(flow?).await })   // the work itself               → Answered
-        .map(then(encode))                                     // envelope, in the format asked → Encoded
+        .then(|flow: Flow<_>| async { encode(flow?).await })   // envelope, in the format asked → Encoded
         .then(|flow: Flow<_>| async { commit(flow?).await })   // charge: in the journal        → Committed
         .map(seal);                                            // status, headers
     let rest = cors::preflight(gateway.clone(), peer).or(documents::serve(gateway, peer)).unify().boxed();

@@ -100,10 +100,10 @@ impl Progress {
     }
 
     /// Begins a call, which lasts until what this returns is dropped.
-    pub fn begin(&self) -> Begun<'_> {
+    pub fn begin(self: &Arc<Progress>) -> Begun {
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.enter(Phase::Call);
-        Begun { progress: self, has_place: self.place.begin_call() }
+        Begun { progress: Arc::clone(self), has_place: self.place.begin_call() }
     }
 
     /// Whether answers are to say that the connection closes.
@@ -180,13 +180,23 @@ impl Progress {
 
 /// A call under way.
 #[derive(Debug)]
-pub struct Begun<'a> {
-    progress: &'a Progress,
+pub struct Begun {
+    progress: Arc<Progress>,
     /// Whether it is one of those that may be under way at once.
     pub has_place: bool,
 }
 
-impl Drop for Begun<'_> {
+impl Begun {
+    /// Its answer leaves while it is still coming in: there is a piece for the client to take, or else one is waited for.
+    pub fn streams(&self, has_piece: bool) {
+        // The streams of a connection have that to themselves.
+        if !self.progress.is_http2.load(Ordering::Relaxed) {
+            self.progress.enter(if has_piece { Phase::Answer } else { Phase::Call });
+        }
+    }
+}
+
+impl Drop for Begun {
     fn drop(&mut self) {
         if self.has_place {
             self.progress.place.end_call();

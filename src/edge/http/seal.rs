@@ -1,34 +1,25 @@
 //! The last step, and the one place where answers are built.
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use hyper::body::Body;
-use warp::Rejection;
-use warp::reply::Response;
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
+use std::task::{self, Poll};
 
-use crate::gateway::{Answered, Call, Committed, Context, Encoded, Flow, Refused};
-use crate::pure::envelope::{self, Answer, Dialect};
+use bytes::Bytes;
+use futures_util::Stream;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use hyper::body::Body as _;
+use warp::reply::Response;
+use warp::{Rejection, Reply as _};
+
+use crate::gateway::{Body, Call, Committed, Context, Flow, Refused, Reply};
+use crate::pure::envelope::{self, Dialect};
 use crate::pure::fault::Fault;
 use crate::pure::format::{EncodeError, Format, Style};
-use crate::pure::secret::BITS_RECOMMENDED;
 use crate::pure::usage::Outcome;
+use crate::service::upstream::Content;
 
 use super::claim;
 use super::headers::{self, X_API_REMAINING_CREDITS, X_ERROR_CODE};
-
-/// Writes the answer of a call in the format of the caller.
-pub fn encode(Call { context, state: Answered { answer, hold } }: Call<Answered>) -> Flow<Encoded> {
-    let mut body = Vec::with_capacity(BODY_BYTES);
-    let written = envelope::success(context.dialect, &answer, context.choice.format, context.style, &mut body);
-    if written.is_err() {
-        return Err(Refused { context, fault: Fault::Internal });
-    }
-    let short_secret_bits = match &answer {
-        Answer::Otp(otp) => (otp.secret_bits < BITS_RECOMMENDED).then_some(otp.secret_bits),
-        Answer::Usage(_) => None,
-    };
-    Ok(Call { context, state: Encoded { body, short_secret_bits, hold } })
-}
 
 /// The answer of a call that is paid for, or of one that was refused.
 pub fn seal(flow: Flow<Committed>) -> Response {
@@ -38,9 +29,36 @@ pub fn seal(flow: Flow<Committed>) -> Response {
     }
 }
 
-fn success(Call { context, state: Committed { body, short_secret_bits } }: Call<Committed>) -> Response {
-    let headers = headers::of(&context, context.choice.content_type, short_secret_bits);
-    ended(&context, None, Some(context.choice.format), answer(StatusCode::OK, headers, body))
+fn success(Call { context, state: Committed { reply, hold } }: Call<Committed>) -> Response {
+    let Reply { status, body, content, short_secret_bits } = reply;
+    let mut headers = headers::of(&context, context.choice.content_type, short_secret_bits);
+    if let Some(Content::Other { content_type, disposition }) = content {
+        headers.insert(header::CONTENT_TYPE, content_type);
+        if let Some(disposition) = disposition {
+            headers.insert(header::CONTENT_DISPOSITION, disposition);
+        }
+    }
+    match body {
+        Body::Whole(body) => ended(&context, None, Some(context.choice.format), answer(status, headers, body)),
+        Body::Streamed(streamed) => {
+            let body = Shared(Mutex::new(Box::pin(streamed.leave(context, hold, status.as_u16()))));
+            let mut response = warp::reply::stream(body).into_response();
+            *response.status_mut() = status;
+            *response.headers_mut() = headers;
+            response
+        }
+    }
+}
+
+/// warp wants bodies that threads could share, which none does: this one is only ever reached by the one that has it.
+struct Shared<S>(Mutex<Pin<Box<S>>>);
+
+impl<S: Stream> Stream for Shared<S> {
+    type Item = S::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Option<S::Item>> {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner).as_mut().poll_next(context)
+    }
 }
 
 fn failure(Refused { context, fault }: Refused) -> Response {
@@ -61,19 +79,25 @@ fn failure(Refused { context, fault }: Refused) -> Response {
         // Where fewer are left than the call costs, for this call there are none.
         headers.insert(X_API_REMAINING_CREDITS, HeaderValue::from(0));
     }
-    match fault {
-        Fault::MethodNotAllowed(allowed) => drop(headers.insert(header::ALLOW, HeaderValue::from_static(allowed))),
+    match &fault {
+        Fault::MethodNotAllowed(allowed) => {
+            let allowed = HeaderValue::from_str(allowed).expect("methods are tokens");
+            headers.insert(header::ALLOW, allowed);
+        }
         Fault::UnsupportedBody(readable) => drop(headers.insert(header::ACCEPT, HeaderValue::from_static(readable))),
         Fault::UnsupportedEncoding => {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         Fault::RateLimited { retry_after_s, .. }
-        | Fault::CreditsExhausted { status: 429, renewal_in_s: retry_after_s } => {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
+        | Fault::CreditsExhausted { status: 429, renewal_in_s: retry_after_s }
+        | Fault::UpstreamRejected { retry_after_s: Some(retry_after_s), .. } => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(*retry_after_s));
         }
         // Nobody can say where the next request begins.
         Fault::MalformedRequest => drop(headers.insert(header::CONNECTION, HeaderValue::from_static("close"))),
-        Fault::Unavailable => drop(headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S))),
+        Fault::Unavailable | Fault::UpstreamBusy => {
+            drop(headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S)))
+        }
         _ if status == StatusCode::UNAUTHORIZED => {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("ApiKey"));
         }
@@ -112,7 +136,7 @@ pub async fn unanswered(_: Rejection) -> Result<Response, std::convert::Infallib
 /// When to try again after a 503, in seconds: what is wrong is looked at as often.
 const RETRY_AFTER_S: u64 = 1;
 
-/// Enough for most answers.
+/// Enough for most refusals.
 const BODY_BYTES: usize = 512;
 
 /// Writes the call down as one that ended in `response`.

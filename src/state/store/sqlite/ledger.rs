@@ -30,14 +30,14 @@ impl Store {
         Ok(found)
     }
 
-    /// The numbers of APIs, in the order of their names; a name that is new gets the next.
-    pub fn api_numbers<const N: usize>(&mut self, names: &[&str; N]) -> Result<[u16; N]> {
+    /// The numbers of APIs, in the order of their names; a name that is new gets the next, and keeps it for good.
+    pub fn api_numbers<'a>(&mut self, names: impl Iterator<Item = &'a str>) -> Result<Vec<u16>> {
         let change = self.change()?;
-        let mut numbers = [0; N];
-        for (number, name) in numbers.iter_mut().zip(names) {
+        let number_of = |name| {
             change.execute("INSERT INTO api (name) VALUES (?1) ON CONFLICT DO NOTHING", [name])?;
-            *number = change.query_row("SELECT id FROM api WHERE name = ?1", [name], |row| row.get(0))?;
-        }
+            change.query_row("SELECT id FROM api WHERE name = ?1", [name], |row| row.get(0))
+        };
+        let numbers = names.map(number_of).collect::<rusqlite::Result<_>>()?;
         change.commit()?;
         Ok(numbers)
     }

@@ -1,0 +1,198 @@
+//! APIs that servers of the operator's own answer: a request on, and their answer back.
+
+mod answer;
+pub mod checks;
+mod client;
+mod decoding;
+mod request;
+mod targets;
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::path::PathBuf;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use futures_util::future;
+use http::uri::Authority;
+use http::{HeaderName, HeaderValue, Method, Response};
+use hyper::body::Incoming;
+use tokio::time::{Sleep, sleep};
+
+pub use self::answer::{Answer, Body, Content, Source};
+pub use self::request::{Ask, From};
+
+use self::client::{Clients, Failure};
+use self::targets::{Chosen, Targets};
+use crate::config::UpstreamApi;
+use crate::pure::fault::Fault;
+use crate::pure::hidden::Hidden;
+use crate::pure::upstream::budget;
+use crate::pure::upstream::target::Base;
+use crate::state::clock::Clock;
+
+/// Why an API cannot be set up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UpstreamError {
+    /// The file of certificate authorities cannot be used.
+    #[error("apis.{api}.ca: {}: {cause}", file.display())]
+    Certificates {
+        /// Whose.
+        api: String,
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+}
+
+/// An API's servers, and how they are doing.
+#[derive(Debug)]
+pub struct Upstream {
+    settings: Arc<UpstreamApi>,
+    /// What it answers to; the `Allow` header.
+    allowed: String,
+    /// What requests are given. Not shown by `Debug`.
+    set_headers: Vec<(HeaderName, HeaderValue)>,
+    clients: Clients,
+    targets: Arc<Targets>,
+    under_way: Arc<AtomicUsize>,
+}
+
+impl Upstream {
+    /// An API that nobody has called yet.
+    ///
+    /// # Errors
+    /// The file of certificate authorities cannot be read, or holds none.
+    pub fn new(settings: &Arc<UpstreamApi>, clock: Clock) -> Result<Upstream, UpstreamError> {
+        let api = || settings.name.clone();
+        let clients =
+            Clients::new(settings).map_err(|(file, cause)| UpstreamError::Certificates { api: api(), file, cause })?;
+        let mut allowed = String::new();
+        for method in &settings.methods {
+            allowed.push_str(method.as_str());
+            allowed.push_str(if method == Method::GET { ", HEAD, " } else { ", " });
+        }
+        allowed.push_str("OPTIONS");
+        let given = |(name, value): &(HeaderName, Hidden<String>)| {
+            let mut value = HeaderValue::from_str(value.expose()).ok()?;
+            value.set_sensitive(true);
+            Some((name.clone(), value))
+        };
+        Ok(Upstream {
+            settings: Arc::clone(settings),
+            allowed,
+            set_headers: settings.set_headers.iter().filter_map(given).collect(),
+            clients,
+            targets: Arc::new(Targets::new(settings, clock)),
+            under_way: Arc::default(),
+        })
+    }
+
+    /// The `Allow` header.
+    pub fn allowed(&self) -> &str {
+        &self.allowed
+    }
+
+    /// Whether `method` is one of its own; HEAD is not asked for.
+    pub fn permits(&self, method: &Method) -> bool {
+        self.settings.methods.contains(method)
+    }
+
+    /// What is set for it.
+    pub fn settings(&self) -> &UpstreamApi {
+        &self.settings
+    }
+
+    /// Sends a request on, and brings the beginning of the answer, or all of it if it is short.
+    ///
+    /// # Errors
+    /// Everything that is no success: how the upstream has refused or failed, or that it was not asked at all.
+    pub async fn ask(&self, ask: &Ask) -> Result<Answer, Fault> {
+        let place = Place::take(&self.under_way, self.settings.requests_at_once).ok_or(Fault::UpstreamBusy)?;
+        if !self.targets.may_ask() {
+            return Err(Fault::UpstreamBusy);
+        }
+        let mut deadline = pin!(sleep(self.settings.timeout));
+        let (response, chosen) = self.attempts(ask, deadline.as_mut()).await?;
+        let chosen = Arc::new(chosen);
+        let answered = Answer::read(response, &self.settings, Kept { chosen: Arc::clone(&chosen), _place: place });
+        match before(deadline, answered).await {
+            Some(answered) => answered,
+            None => {
+                chosen.ended(false);
+                Err(Fault::UpstreamTimeout)
+            }
+        }
+    }
+
+    /// Asks target after target, as long as that is safe, allowed, and there is time.
+    async fn attempts(&self, ask: &Ask, mut deadline: Pin<&mut Sleep>) -> Result<(Response<Incoming>, Chosen), Fault> {
+        let mut tried = Vec::new();
+        loop {
+            let chosen = self.targets.choose(&tried);
+            let request = ask.request(chosen.base())?;
+            let sent = before(deadline.as_mut(), self.clients.send(chosen.base(), request)).await;
+            let failure = match sent.unwrap_or(Err(Failure::Timeout)) {
+                Ok(response) => return Ok((response, chosen)),
+                Err(failure) => failure,
+            };
+            chosen.ended(false);
+            tried.push(chosen.at());
+            let is_safe = failure.is_unsent() || failure == Failure::Lost && ask.is_idempotent();
+            let is_left = tried.len() <= self.settings.retries as usize;
+            if !is_safe || !is_left || !self.targets.may_retry() {
+                return Err(failure.fault());
+            }
+            let random = RandomState::new().hash_one(tried.len());
+            before(deadline.as_mut(), sleep(budget::pause(tried.len(), random))).await.ok_or(failure.fault())?;
+        }
+    }
+
+    /// Asks every target whether it works: which of them no longer do, or do again.
+    async fn check(&self, path: &str) -> Vec<(Authority, bool)> {
+        let check = async |(at, base): (usize, &Base)| {
+            let request = Ask::check(self, path).and_then(|ask| ask.request(base)).ok()?;
+            let answered = before(pin!(sleep(self.settings.timeout)), self.clients.send(base, request)).await;
+            let is_well = matches!(answered, Some(Ok(response)) if response.status().is_success());
+            self.targets.checked(at, is_well).then(|| (base.authority().clone(), is_well))
+        };
+        future::join_all(self.targets.bases().enumerate().map(check)).await.into_iter().flatten().collect()
+    }
+}
+
+/// A place among the calls of an API that may be under way at once, until it is dropped.
+#[derive(Debug)]
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(under_way: &Arc<AtomicUsize>, most: usize) -> Option<Place> {
+        let place = Place(Arc::clone(under_way));
+        // Dropped again when it is one too many.
+        (under_way.fetch_add(1, Relaxed) < most).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// What is kept until an answer has come to its end.
+#[derive(Debug)]
+struct Kept {
+    chosen: Arc<Chosen>,
+    _place: Place,
+}
+
+/// What `work` comes to, if it does before `deadline`.
+async fn before<T>(deadline: Pin<&mut Sleep>, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = deadline => None,
+    }
+}

@@ -1,0 +1,146 @@
+//! The request that a target is sent: what of the caller's is passed on, and what is said of the caller.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, FORWARDED, HOST, HeaderName};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request};
+use http_body_util::Full;
+
+use super::Upstream;
+use crate::config::AnswerFormats;
+use crate::pure::fault::Fault;
+use crate::pure::key::KeyHash;
+use crate::pure::upstream::target::{Base, Rest};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// What is asked of an upstream, whichever target is sent it.
+#[derive(Debug)]
+pub struct Ask {
+    method: Method,
+    rest: Rest,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// What a target is told of the caller.
+#[derive(Debug)]
+pub struct From<'a> {
+    /// Its address.
+    pub address: IpAddr,
+    /// Whether its connection was encrypted.
+    pub is_https: bool,
+    /// The id of its request.
+    pub request_id: &'a HeaderValue,
+    /// Whether its `traceparent` can be read.
+    pub is_traced: bool,
+}
+
+impl Ask {
+    /// A request of `head` and `body` to the API that lives at `path`.
+    ///
+    /// # Errors
+    /// [`Fault::InvalidPath`] where servers could disagree on what is asked for.
+    pub fn new(upstream: &Upstream, path: &str, head: &Parts, body: Bytes, from: &From<'_>) -> Result<Ask, Fault> {
+        let rest = head.uri.path().strip_prefix(path).ok_or(Fault::InvalidPath)?;
+        let rest = Rest::parse(rest, head.uri.query())?;
+        let mut headers = HeaderMap::new();
+        for name in &upstream.settings().pass_headers {
+            // Of a body that is not passed on, there is nothing to be said.
+            if *name == CONTENT_TYPE && body.is_empty() || is_for_the_connection(name, &head.headers) {
+                continue;
+            }
+            for value in head.headers.get_all(name).iter().filter(|value| *name != AUTHORIZATION || !is_our_key(value))
+            {
+                headers.append(name, value.clone());
+            }
+        }
+        headers.insert(
+            ACCEPT,
+            HeaderValue::from_static(match upstream.settings().formats {
+                AnswerFormats::Negotiated => "application/json",
+                AnswerFormats::Passthrough => "application/json, */*;q=0.5",
+            }),
+        );
+        from.tell(&head.headers, &mut headers);
+        for (name, value) in &upstream.set_headers {
+            headers.insert(name, value.clone());
+        }
+        Ok(Ask { method: head.method.clone(), rest, headers, body })
+    }
+
+    /// A question of our own, which shows whether a target works.
+    pub(super) fn check(upstream: &Upstream, path: &str) -> Result<Ask, Fault> {
+        let headers = upstream.set_headers.iter().cloned().collect();
+        Ok(Ask { method: Method::GET, rest: Rest::parse(path, None)?, headers, body: Bytes::new() })
+    }
+
+    /// Whether asking twice is as good as asking once (RFC 9110 section 9.2.2).
+    pub fn is_idempotent(&self) -> bool {
+        [Method::GET, Method::HEAD, Method::PUT, Method::DELETE].contains(&self.method)
+    }
+
+    /// The request as the target at `base` is sent it.
+    pub fn request(&self, base: &Base) -> Result<Request<Full<Bytes>>, Fault> {
+        let mut request = Request::new(Full::new(self.body.clone()));
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = base.below(&self.rest)?;
+        *request.headers_mut() = self.headers.clone();
+        if self.body.is_empty() && [Method::POST, Method::PUT, Method::PATCH].contains(&self.method) {
+            // Without it, some servers wait for a body that is not to come (RFC 9110 section 8.6).
+            request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(0));
+        }
+        Ok(request)
+    }
+}
+
+impl From<'_> {
+    /// `Forwarded` (RFC 7239) and what was there before it; the id and the trace of the request. What the caller says of
+    /// itself is not passed on.
+    fn tell(&self, asked: &HeaderMap, told: &mut HeaderMap) {
+        let proto = if self.is_https { "https" } else { "http" };
+        let address = self.address.to_string();
+        let node = if self.address.is_ipv6() { format!("\"[{address}]\"") } else { address.clone() };
+        // A host has no quotation marks: that was seen to.
+        let host = asked.get(HOST).and_then(|host| host.to_str().ok()).filter(|host| !host.is_empty());
+        let forwarded = match host {
+            Some(host) => format!("for={node};host=\"{host}\";proto={proto}"),
+            None => format!("for={node};proto={proto}"),
+        };
+        told.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
+        for (name, value) in
+            [(FORWARDED, Some(&*forwarded)), (X_FORWARDED_FOR, Some(&address)), (X_FORWARDED_HOST, host)]
+        {
+            if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+                told.insert(name, value);
+            }
+        }
+        told.insert(X_REQUEST_ID, self.request_id.clone());
+        if self.is_traced {
+            for name in [TRACEPARENT, TRACESTATE] {
+                if let Some(value) = asked.get(&name) {
+                    told.insert(name, value.clone());
+                }
+            }
+        }
+    }
+}
+
+/// Whether the caller means a header for us alone (RFC 9110 section 7.6.1).
+fn is_for_the_connection(name: &HeaderName, asked: &HeaderMap) -> bool {
+    let listed = asked.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    listed.flat_map(|value| value.split(',')).any(|option| option.trim().eq_ignore_ascii_case(name.as_str()))
+}
+
+/// Whether `Authorization` holds a key of ours, which is nobody else's business.
+fn is_our_key(value: &HeaderValue) -> bool {
+    let words = value.as_bytes().split(u8::is_ascii_whitespace);
+    words.into_iter().any(|word| KeyHash::of(word).is_some())
+}
