@@ -39,6 +39,7 @@ test: cargo
 	.venv/bin/node tests/readers/check.mjs
 	tests/spec/run.sh
 	tests/clients/run.sh
+	.venv/bin/python tests/h2/run.py
 
 chaos: cargo
 	cargo build --locked
