@@ -29,6 +29,7 @@ use crate::pure::fault::Fault;
 
 use super::bare::Dressed;
 use super::framing::Doubt;
+use super::linger::Lingering;
 use super::progress::{Noted, Progress};
 use super::stream::Stream;
 use super::tls::{H2, Tls};
@@ -83,6 +84,7 @@ impl Server {
             let call = calls.borrow_mut().call(claim::lifted(head.clone(), body));
             answer(client.clone(), head, call)
         };
+        let stream = Lingering::new(stream, progress.clone());
         if is_http2 {
             progress.speaks_http2();
             drive(self.http2.serve_connection(TokioIo::new(stream), service_fn(service)), &progress).await;
