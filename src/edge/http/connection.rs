@@ -28,6 +28,7 @@ use crate::gateway::{Gateway, Head, Refused};
 use crate::pure::fault::Fault;
 
 use super::bare::Dressed;
+use super::frames::Calm;
 use super::framing::Doubt;
 use super::linger::Lingering;
 use super::progress::{Noted, Progress};
@@ -87,6 +88,7 @@ impl Server {
         let stream = Lingering::new(stream, progress.clone());
         if is_http2 {
             progress.speaks_http2();
+            let stream = Calm::new(stream, self.gateway.config.limits.http2_idle_frames);
             drive(self.http2.serve_connection(TokioIo::new(stream), service_fn(service)), &progress).await;
         } else {
             let stream = Noted::new(stream, progress.clone());
@@ -212,7 +214,7 @@ async fn drive(connection: impl GracefulConnection, progress: &Progress) {
 }
 
 /// What HTTP/2 begins with (RFC 9113 section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How often an HTTP/2 client is asked whether it is still there, and how long it may take to say so.
 const PING_INTERVAL: Duration = Duration::from_secs(20);

@@ -6,6 +6,7 @@ pub mod claim;
 pub mod connection;
 pub mod cors;
 pub mod documents;
+pub mod frames;
 pub mod framing;
 pub mod headers;
 pub mod linger;

@@ -1,6 +1,8 @@
 //! Clients that break the rules, on purpose or not, over real sockets: what becomes of each, and that nobody else pays.
 
 mod crowds;
+mod floods;
+mod frames;
 mod framing;
 mod heads;
 mod leaving;
