@@ -74,15 +74,29 @@ impl Server {
 
     /// Serves one connection to its end. The other end's failures are its own: it hung up, was too slow, or spoke no HTTP.
     pub async fn serve(self: Arc<Server>, stream: TcpStream, peer: IpAddr, progress: Arc<Progress>) {
+        let mut calls = warp::service(chain(self.gateway.clone(), peer));
+        self.serve_by(stream, peer, progress, move |head, body| calls.call(claim::lifted(head, body))).await;
+    }
+
+    /// The same, with calls that are made by `call`.
+    pub async fn serve_by<C>(
+        self: Arc<Server>,
+        stream: TcpStream,
+        peer: IpAddr,
+        progress: Arc<Progress>,
+        call: impl FnMut(Head, Incoming) -> C,
+    ) where
+        C: Future<Output = Result<Response, Infallible>> + Send + 'static,
+    {
         let Ok((stream, is_http2)) = self.open(stream, &progress).await else { return };
         let client = Arc::new(Client { gateway: self.gateway.clone(), peer, progress: progress.clone() });
-        let calls = RefCell::new(warp::service(chain(self.gateway.clone(), peer)));
+        let call = RefCell::new(call);
         let doubt = Doubt::default();
         let mark = doubt.clone();
         let service = move |request: Request<Incoming>| {
             let (head, body) = mark.mark(request).into_parts();
             let head = Head::new(head);
-            let call = calls.borrow_mut().call(claim::lifted(head.clone(), body));
+            let call = (call.borrow_mut())(head.clone(), body);
             answer(client.clone(), head, call)
         };
         let stream = Lingering::new(stream, progress.clone());

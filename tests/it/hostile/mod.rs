@@ -7,6 +7,7 @@ mod framing;
 mod heads;
 mod leaving;
 mod order;
+mod panics;
 mod slow;
 mod spoiled;
 
