@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
-use std::panic::AssertUnwindSafe;
+use std::panic::{self, AssertUnwindSafe};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -196,11 +196,15 @@ fn shed(gateway: &Arc<Gateway>, head: &Head, peer: IpAddr) -> Option<Response> {
 
 /// The answer to a request that was on its way when `fault` struck.
 fn refuse(gateway: &Arc<Gateway>, head: &Head, peer: IpAddr, fault: Fault) -> Response {
-    let context = match claim::open(gateway, head.clone(), peer) {
-        Ok(call) => call.context,
-        Err(refused) => refused.context,
-    };
-    seal::seal(Err(Refused { context, fault }))
+    let sealed = panic::catch_unwind(AssertUnwindSafe(|| {
+        let context = match claim::open(gateway, head.clone(), peer) {
+            Ok(call) => call.context,
+            Err(refused) => refused.context,
+        };
+        seal::seal(Err(Refused { context, fault }))
+    }));
+    // What made the call panic may do so again.
+    sealed.unwrap_or_else(|_| seal::last_resort(&head.headers))
 }
 
 /// Takes the body from the answer to HEAD, which over HTTP/2 hyper does not.

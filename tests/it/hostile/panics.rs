@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Version};
@@ -16,11 +17,14 @@ use polygate::edge::http::progress::Progress;
 use polygate::edge::http::{body, claim, seal};
 use polygate::gateway::{Gateway, Head, admit, authenticate, commit, decode, invoke, reserve};
 use polygate::pure::key::KeyHash;
+use polygate::state::clock::Clock;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use warp::reply::Response;
 
+use super::used;
+use crate::sockets::Live;
 use crate::support::{App, Setup};
 
 const STEPS: [&str; 10] =
@@ -142,4 +146,38 @@ async fn a_panic_in_any_step_is_a_500_and_costs_nothing() {
     let app = app.restart();
     let entry = app.gateway.keyring.find(&KeyHash::of(app.key.as_bytes()).unwrap()).unwrap();
     assert_eq!((used, entry.account.balance.credits(app.clock.unix_s()).used), (22, 22));
+}
+
+/// How often the time can still be read. Then there is none, until this is set anew.
+static READINGS: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+fn time() -> Duration {
+    let left = READINGS.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+    assert!(left.is_ok(), "no time, on purpose");
+    Duration::from_secs(1_765_924_235)
+}
+
+#[test]
+fn a_panic_that_comes_back_with_each_attempt_is_a_500_too() {
+    let config = "http2_prior_knowledge: true".into();
+    let live = Live::new(&Setup { config, plan: "mega".into(), clock: Some(Clock::told(time)), ..Setup::default() });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let mut statuses = Vec::new();
+        while statuses.last() != Some(&200) {
+            READINGS.store(statuses.len(), Ordering::SeqCst);
+            let (head, body) = runtime.block_on(ask(live.address, version, &live.app.key));
+            READINGS.store(usize::MAX, Ordering::SeqCst);
+            assert_eq!(head.headers["x-request-id"], "mine");
+            assert!(body.starts_with(b"{\"status\":\"error\"") || body.starts_with(b"status: "), "{body:?}");
+            statuses.push(head.status.as_u16());
+        }
+        assert!(
+            statuses.len() > 3 && statuses[..statuses.len() - 1].iter().all(|status| *status == 500),
+            "{statuses:?}"
+        );
+    }
+    drop(runtime);
+    // The last reading of the time is behind the charge.
+    assert_eq!(used(live), 4);
 }
