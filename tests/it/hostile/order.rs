@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use super::{bytes, read_answers, used};
+use super::{MALFORMED, bytes, play, read_answers, used};
 use crate::sockets::Live;
 use crate::support::Setup;
 
@@ -42,4 +42,28 @@ fn nobody_is_told_to_go_on_with_what_will_not_be_read() {
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with(want), "{answer}");
     }
+}
+
+#[test]
+fn a_bad_request_among_good_ones_is_the_last_that_is_answered() {
+    let row = |bad: &str| format!("$get\n$postContent-Length: 29\n\n$body{bad}$smuggled");
+    let (good, rest) = ("200 yaml, 200 yaml", "400 malformed-request");
+    play(&[
+        ("no header line", &row("$getno colon\n\n"), &format!("{good}, {rest} json, closed")),
+        ("no host", &row("GET / HTTP/1.1\nAccept: application/yaml\n\n"), &format!("{good}, {rest} yaml, closed")),
+        (
+            "too large a body",
+            &row("$postContent-Length: 70000\n\n$70k"),
+            &format!("{good}, 413 body-too-large yaml, closed"),
+        ),
+        // Whose framing is in doubt may have begun before what came with it, which is therefore not done either.
+        ("two lengths", &row("$postContent-Length: 29\nContent-Length: 2\n\n$body"), MALFORMED),
+        ("a bare line feed", &row("$getX: y↵\n"), MALFORMED),
+    ]);
+    // A refusal that says where the next request begins stops nobody.
+    play(&[(
+        "no key",
+        "$getX: y\n\nGET /v1/totpgenerator HTTP/1.1\nHost: t\n\n$get\n",
+        "200 yaml, 401 key-required json, 200 yaml, kept",
+    )]);
 }
