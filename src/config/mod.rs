@@ -287,6 +287,8 @@ pub struct Limits {
     pub http2_streams: usize,
     /// Streams reset early or by mistake that an HTTP/2 connection outlives. Default 20.
     pub http2_resets: usize,
+    /// Frames that carry nothing of a call, in excess of 100 a call, that an HTTP/2 connection outlives. Default 1,000.
+    pub http2_idle_frames: usize,
     /// Time that calls under way get to finish at shutdown. Default 10 s.
     pub drain_timeout: Duration,
     /// Client addresses remembered for open routes; those beyond share one bucket. Default 100,000.

@@ -304,6 +304,7 @@ fn limits(mut block: Block<'_>) -> Option<Limits> {
     let requests = count("requests", 1, 1_000_000);
     let http2_streams = count("http2_streams", 1, 10_000);
     let http2_resets = count("http2_resets", 1, 10_000);
+    let http2_idle_frames = count("http2_idle_frames", 100, 1_000_000);
     let open_addresses = count("open_addresses", 1, 10_000_000);
     let mut time = |key, low| block.take(key).whole(low, TIME_S_MAX).map(Duration::from_secs);
     let handshake_timeout = time("handshake_timeout_s", 1);
@@ -330,6 +331,7 @@ fn limits(mut block: Block<'_>) -> Option<Limits> {
         requests: requests?,
         http2_streams: http2_streams?,
         http2_resets: http2_resets?,
+        http2_idle_frames: http2_idle_frames?,
         drain_timeout: drain_timeout?,
         open_addresses: open_addresses?,
     })

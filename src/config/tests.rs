@@ -75,6 +75,7 @@ fn the_defaults_are_these() {
             requests: 5_000,
             http2_streams: 100,
             http2_resets: 20,
+            http2_idle_frames: 1_000,
             drain_timeout: Duration::from_secs(10),
             open_addresses: 100_000,
         },

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
-use std::panic::AssertUnwindSafe;
+use std::panic::{self, AssertUnwindSafe};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -28,7 +28,9 @@ use crate::gateway::{Gateway, Head, Refused};
 use crate::pure::fault::Fault;
 
 use super::bare::Dressed;
+use super::frames::Calm;
 use super::framing::Doubt;
+use super::linger::Lingering;
 use super::progress::{Noted, Progress};
 use super::stream::Stream;
 use super::tls::{H2, Tls};
@@ -72,19 +74,35 @@ impl Server {
 
     /// Serves one connection to its end. The other end's failures are its own: it hung up, was too slow, or spoke no HTTP.
     pub async fn serve(self: Arc<Server>, stream: TcpStream, peer: IpAddr, progress: Arc<Progress>) {
+        let mut calls = warp::service(chain(self.gateway.clone(), peer));
+        self.serve_by(stream, peer, progress, move |head, body| calls.call(claim::lifted(head, body))).await;
+    }
+
+    /// The same, with calls that are made by `call`.
+    pub async fn serve_by<C>(
+        self: Arc<Server>,
+        stream: TcpStream,
+        peer: IpAddr,
+        progress: Arc<Progress>,
+        call: impl FnMut(Head, Incoming) -> C,
+    ) where
+        C: Future<Output = Result<Response, Infallible>> + Send + 'static,
+    {
         let Ok((stream, is_http2)) = self.open(stream, &progress).await else { return };
         let client = Arc::new(Client { gateway: self.gateway.clone(), peer, progress: progress.clone() });
-        let calls = RefCell::new(warp::service(chain(self.gateway.clone(), peer)));
+        let call = RefCell::new(call);
         let doubt = Doubt::default();
         let mark = doubt.clone();
         let service = move |request: Request<Incoming>| {
             let (head, body) = mark.mark(request).into_parts();
             let head = Head::new(head);
-            let call = calls.borrow_mut().call(claim::lifted(head.clone(), body));
+            let call = (call.borrow_mut())(head.clone(), body);
             answer(client.clone(), head, call)
         };
+        let stream = Lingering::new(stream, progress.clone());
         if is_http2 {
             progress.speaks_http2();
+            let stream = Calm::new(stream, self.gateway.config.limits.http2_idle_frames);
             drive(self.http2.serve_connection(TokioIo::new(stream), service_fn(service)), &progress).await;
         } else {
             let stream = Noted::new(stream, progress.clone());
@@ -178,11 +196,15 @@ fn shed(gateway: &Arc<Gateway>, head: &Head, peer: IpAddr) -> Option<Response> {
 
 /// The answer to a request that was on its way when `fault` struck.
 fn refuse(gateway: &Arc<Gateway>, head: &Head, peer: IpAddr, fault: Fault) -> Response {
-    let context = match claim::open(gateway, head.clone(), peer) {
-        Ok(call) => call.context,
-        Err(refused) => refused.context,
-    };
-    seal::seal(Err(Refused { context, fault }))
+    let sealed = panic::catch_unwind(AssertUnwindSafe(|| {
+        let context = match claim::open(gateway, head.clone(), peer) {
+            Ok(call) => call.context,
+            Err(refused) => refused.context,
+        };
+        seal::seal(Err(Refused { context, fault }))
+    }));
+    // What made the call panic may do so again.
+    sealed.unwrap_or_else(|_| seal::last_resort(&head.headers))
 }
 
 /// Takes the body from the answer to HEAD, which over HTTP/2 hyper does not.
@@ -210,7 +232,7 @@ async fn drive(connection: impl GracefulConnection, progress: &Progress) {
 }
 
 /// What HTTP/2 begins with (RFC 9113 section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How often an HTTP/2 client is asked whether it is still there, and how long it may take to say so.
 const PING_INTERVAL: Duration = Duration::from_secs(20);

@@ -34,9 +34,15 @@ enum Phase {
     Answer,
     /// The next request.
     Idle,
+    /// The client to close a connection that has been shut down.
+    Linger,
 }
 
-const PHASES: [Phase; 6] = [Phase::Handshake, Phase::Fresh, Phase::Head, Phase::Call, Phase::Answer, Phase::Idle];
+const PHASES: [Phase; 7] =
+    [Phase::Handshake, Phase::Fresh, Phase::Head, Phase::Call, Phase::Answer, Phase::Idle, Phase::Linger];
+
+/// How long a connection that has been shut down is read for.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// What is to become of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +112,11 @@ impl Progress {
         Begun { progress: self, has_place: self.place.begin_call() }
     }
 
+    /// The connection has been shut down, and the client may still be sending.
+    pub fn lingers(&self) {
+        self.enter(Phase::Linger);
+    }
+
     /// Whether answers are to say that the connection closes.
     pub fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Relaxed)
@@ -151,6 +162,7 @@ impl Progress {
             Phase::Call => return Verdict::Wait,
             Phase::Answer => limits.answer_write_timeout,
             Phase::Idle => limits.idle_timeout,
+            Phase::Linger => LINGER,
         };
         let age = self.age.fetch_add(1, Ordering::Relaxed);
         if u128::from(age) * SWEEP.as_millis() < limit.as_millis() {

@@ -100,13 +100,17 @@ pub fn plain(context: &Context, status: StatusCode, more: &[(HeaderName, HeaderV
 /// What no filter answered. Claim, preflight and documents share all requests among them, so that nothing is left; should
 /// something be, it is our fault and not the caller's.
 pub async fn unanswered(_: Rejection) -> Result<Response, std::convert::Infallible> {
+    Ok(last_resort(&HeaderMap::new()))
+}
+
+/// A 500 that takes nothing but the headers of the request to make, and the id in them.
+pub fn last_resort(request: &HeaderMap) -> Response {
     let mut body = Vec::new();
     let written = envelope::failure(Dialect::Enveloped, &Fault::Internal, Format::Json, Style::default(), &mut body);
     debug_assert!(written.is_ok());
-    let mut headers = headers::common("application/json", claim::request_id(&HeaderMap::new()));
+    let mut headers = headers::common("application/json", claim::request_id(request));
     headers.insert(X_ERROR_CODE, HeaderValue::from_static(Fault::Internal.code()));
-    let response = answer(StatusCode::INTERNAL_SERVER_ERROR, headers, body);
-    Ok(response)
+    answer(StatusCode::INTERNAL_SERVER_ERROR, headers, body)
 }
 
 /// When to try again after a 503, in seconds: what is wrong is looked at as often.
