@@ -234,7 +234,8 @@ fn push_number(number: u64, to: &mut String) {
 /// An id. They were checked where they came in; here nothing else gets through, whatever was checked.
 fn push_plain(text: &str, to: &mut String) {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'+');
-    if text.bytes().all(plain) {
+    // All are looked at: so it is done to many at a time.
+    if text.bytes().fold(true, |all, byte| all & plain(byte)) {
         to.push_str(text);
     } else {
         to.extend(text.chars().map(|c| if u8::try_from(c).is_ok_and(plain) { c } else { '?' }));
