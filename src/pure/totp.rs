@@ -1,13 +1,8 @@
-//! One-time passwords: HOTP (RFC 4226) and TOTP (RFC 6238). The time is a parameter.
-//!
-//! ring computes SHA-1 without the instructions that processors have for it. Nearly all passwords are made with SHA-1, so
-//! that is the sha1 crate's; the other hashes are ring's.
+//! One-time passwords: HOTP (RFC 4226) and TOTP (RFC 6238) over ring. The time is a parameter.
 
 use std::fmt;
 
-use hmac::{Hmac, Mac};
-use ring::hmac as ring_hmac;
-use sha1::Sha1;
+use ring::hmac;
 
 use super::fault::Fault;
 use super::input::{Input, Sent};
@@ -53,24 +48,13 @@ impl Algorithm {
         }
     }
 
-    /// The HMAC of `message` under `key`, cut dynamically to a number of 31 bits (RFC 4226 section 5.3).
-    fn number(self, key: &[u8], message: &[u8]) -> u32 {
-        let by_ring = |algorithm| ring_hmac::sign(&ring_hmac::Key::new(algorithm, key), message);
+    fn hmac(self) -> hmac::Algorithm {
         match self {
-            Algorithm::Sha1 => {
-                let mac = Hmac::<Sha1>::new_from_slice(key).expect("HMAC takes keys of any length");
-                cut(&mac.chain_update(message).finalize().into_bytes())
-            }
-            Algorithm::Sha256 => cut(by_ring(ring_hmac::HMAC_SHA256).as_ref()),
-            Algorithm::Sha512 => cut(by_ring(ring_hmac::HMAC_SHA512).as_ref()),
+            Algorithm::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+            Algorithm::Sha256 => hmac::HMAC_SHA256,
+            Algorithm::Sha512 => hmac::HMAC_SHA512,
         }
     }
-}
-
-/// The four bytes of an HMAC at the place that its last byte tells, without their first bit.
-fn cut(mac: &[u8]) -> u32 {
-    let offset = usize::from(mac[mac.len() - 1] & 0x0f);
-    u32::from_be_bytes([mac[offset], mac[offset + 1], mac[offset + 2], mac[offset + 3]]) & 0x7fff_ffff
 }
 
 /// A one-time password: 6 to 8 ASCII digits, leading zeros kept, never shown by Debug.
@@ -84,7 +68,13 @@ impl Token {
     /// HOTP of RFC 4226 section 5.3: the HMAC of the counter, cut dynamically to a number of `digits` digits
     /// (taken as 8 when it is more).
     pub fn at_counter(secret: &Secret, algorithm: Algorithm, digits: u8, counter: u64) -> Token {
-        let mut rest = algorithm.number(secret.bytes(), &counter.to_be_bytes());
+        let key = hmac::Key::new(algorithm.hmac(), secret.bytes());
+        let tag = hmac::sign(&key, &counter.to_be_bytes());
+        let tag = tag.as_ref();
+        let offset = usize::from(tag[tag.len() - 1] & 0x0f);
+        let word = [tag[offset], tag[offset + 1], tag[offset + 2], tag[offset + 3]];
+        let mut rest = u32::from_be_bytes(word) & 0x7fff_ffff;
+
         let mut token = Token { digits: [b'0'; DIGITS_MAX as usize], length: digits.min(DIGITS_MAX) };
         for slot in token.digits[..usize::from(token.length)].iter_mut().rev() {
             *slot = b'0' + (rest % 10) as u8;
