@@ -22,9 +22,9 @@ use crate::pure::input::{BodyKind, Input};
 use crate::pure::key::KeyHash;
 use crate::pure::log_line::CallLine;
 use crate::pure::totp::Params;
-use crate::pure::trace::TraceId;
+use crate::pure::trace::TraceParent;
 use crate::pure::usage::{Outcome, View};
-use crate::service::catalog::{Catalog, LABELS, Route, Service};
+use crate::service::catalog::{Catalog, LABELS, PATHS, Route, Service};
 use crate::service::{analytics, totp};
 use crate::state::clock::Clock;
 use crate::state::keyring::{Entry, Keyring};
@@ -33,6 +33,7 @@ use crate::state::load::Load;
 use crate::state::log::Log;
 use crate::state::meter::{Caller, Hold, Meter};
 use crate::state::metrics::Metrics;
+use crate::state::traces::{Origin, Traces};
 use crate::state::usage::UsageReader;
 
 /// What all calls share.
@@ -53,6 +54,8 @@ pub struct Gateway {
     pub load: Arc<Load>,
     /// Where calls are written down once they have ended.
     pub log: Log,
+    /// Where they become spans.
+    pub traces: Traces,
     /// Where they are counted.
     pub metrics: Arc<Metrics>,
     /// The time.
@@ -99,7 +102,9 @@ pub struct Context {
     /// When it came.
     pub came: Came,
     /// The trace that it is part of.
-    pub trace_id: Option<TraceId>,
+    pub parent: Option<TraceParent>,
+    /// What else the caller says of that trace, in `tracestate`; read only where traces are on.
+    pub trace_state: Option<String>,
     /// Its method, as the log has it.
     pub method: &'static str,
     /// What it reaches: a place in [`LABELS`].
@@ -132,10 +137,10 @@ impl Context {
         gateway.metrics.call(self.label, status, format, elapsed);
         let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
         let caller = self.caller.as_deref();
-        gateway.log.call(&CallLine {
+        let call = CallLine {
             unix_ms: self.came.unix_ms.saturating_add(elapsed_us / 1_000),
             request_id: self.request_id.to_str().unwrap_or_default(),
-            trace_id: self.trace_id,
+            trace_id: self.parent.map(|parent| parent.trace_id),
             method: self.method,
             route: LABELS[self.label],
             status,
@@ -147,7 +152,12 @@ impl Context {
             // Answers to HEAD leave without their bodies.
             response_bytes: if self.method == "HEAD" { 0 } else { body_bytes },
             elapsed_us,
-        });
+        };
+        gateway.log.call(&call);
+        if gateway.traces.are_on() {
+            let (path, trace_state) = (PATHS.get(self.label).copied(), self.trace_state.as_deref());
+            gateway.traces.call(&call, &Origin { path, parent: self.parent, trace_state });
+        }
     }
 
     /// Who calls what, as the ledger has it; `None` for callers without a key.

@@ -9,14 +9,12 @@ mod webhook;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
-use rustls::CertificateError;
 use tokio::runtime;
 use tokio::sync::oneshot;
 use tokio::task::{self, JoinError, JoinSet};
@@ -36,8 +34,6 @@ const INTERVAL: Duration = Duration::from_millis(200);
 const UNDER_WAY_MAX: usize = 8;
 /// How long one attempt may take in all.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a receiver may take to accept a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The channels that are configured.
 pub fn channels(config: &Notices) -> Vec<Channel> {
@@ -301,36 +297,6 @@ fn random() -> u64 {
     let mut bytes = [0; 8];
     let _ = SystemRandom::new().fill(&mut bytes);
     u64::from_le_bytes(bytes)
-}
-
-/// In a few words, what is behind an error of a connection; `None` when that is neither the system nor TLS.
-///
-/// The texts are fixed: those that come with errors may repeat what was sent or received.
-fn cause(error: &(dyn Error + 'static)) -> Option<String> {
-    if let Some(error) = error.downcast_ref::<rustls::Error>() {
-        return Some(tls_cause(error).to_owned());
-    }
-    if let Some(error) = error.downcast_ref::<io::Error>() {
-        // What such an error wraps is not its source.
-        let wrapped = error.get_ref().and_then(|inner| cause(inner));
-        let unknown = error.to_string().starts_with("failed to lookup address information");
-        let text = || if unknown { "the host's name is not known".to_owned() } else { error.kind().to_string() };
-        return Some(wrapped.unwrap_or_else(text));
-    }
-    cause(error.source()?)
-}
-
-fn tls_cause(error: &rustls::Error) -> &'static str {
-    use CertificateError::*;
-    match error {
-        rustls::Error::InvalidCertificate(Expired | ExpiredContext { .. }) => "the certificate has expired",
-        rustls::Error::InvalidCertificate(UnknownIssuer) => "the certificate is from an unknown issuer",
-        rustls::Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. }) => {
-            "the certificate is for another name"
-        }
-        rustls::Error::InvalidCertificate(_) => "the certificate is not valid",
-        _ => "no TLS connection",
-    }
 }
 
 #[cfg(test)]

@@ -246,6 +246,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
+    use super::super::trace::TraceParent;
     use super::*;
 
     const CALL: CallLine<'_> = CallLine {
@@ -281,7 +282,8 @@ mod tests {
         let wanted = "2025-12-16T22:30:35.007Z info POST totpgenerator 200 json in=53 out=131 ms=0.412 account=1 \
                       key=pg-IYZ8lJ id=7f1c2e0a\n";
         assert_eq!(line(&CALL, LogFormat::Human), wanted);
-        let trace_id = TraceId::parse(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        let trace_id = TraceParent::parse(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+            .map(|parent| parent.trace_id);
         let refused = CallLine {
             trace_id,
             status: 503,
@@ -298,7 +300,8 @@ mod tests {
 
     #[test]
     fn a_call_is_an_object_for_programs() {
-        let trace_id = TraceId::parse(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        let trace_id = TraceParent::parse(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+            .map(|parent| parent.trace_id);
         let call = CallLine { trace_id, code: Some("invalid-key"), status: 401, ..CALL };
         let wanted = json!({
             "time": "2025-12-16T22:30:35.007Z", "level": "info", "request_id": "7f1c2e0a",

@@ -59,6 +59,12 @@ pub struct Metrics {
     pub records_folded: Counter,
     /// Credits that they charged.
     pub credits_charged: Counter,
+    /// Spans that a collector of traces took.
+    pub spans_exported: Counter,
+    /// Spans that it was sent and did not take.
+    pub spans_failed: Counter,
+    /// Spans that were not sent, because too many were waiting.
+    pub spans_dropped: Counter,
     notices_delivered: [Counter; CHANNELS.len()],
     notices_failed: [Counter; CHANNELS.len()],
 }
@@ -114,6 +120,9 @@ impl Metrics {
             folds_us: Counter::default(),
             records_folded: Counter::default(),
             credits_charged: Counter::default(),
+            spans_exported: Counter::default(),
+            spans_failed: Counter::default(),
+            spans_dropped: Counter::default(),
             notices_delivered: Default::default(),
             notices_failed: Default::default(),
         }
@@ -182,6 +191,12 @@ impl Metrics {
                 let labels: [(_, &dyn Display); 2] = [("channel", &channel.as_str()), ("outcome", &outcome)];
                 page.sample("polygate_notices_total", &labels, counter.get());
             }
+        }
+        page.family("polygate_spans_total", "counter", "Spans of traces, by what became of them.");
+        let outcomes =
+            [("exported", &self.spans_exported), ("failed", &self.spans_failed), ("dropped", &self.spans_dropped)];
+        for (outcome, counter) in outcomes {
+            page.sample("polygate_spans_total", &[("outcome", &outcome)], counter.get());
         }
         let help = "Lines of the log that were dropped, because it was read too slowly or could not be written.";
         page.single("polygate_log_lines_dropped_total", "counter", help, log_lines_dropped);

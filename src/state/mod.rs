@@ -14,4 +14,5 @@ pub mod report;
 pub mod routine;
 pub mod store;
 pub mod tally;
+pub mod traces;
 pub mod usage;

@@ -16,7 +16,7 @@ use crate::pure::fault::Fault;
 use crate::pure::format::{Format, Style};
 use crate::pure::key::KeyHash;
 use crate::pure::log_line::{self, UNKNOWN_METHOD};
-use crate::pure::trace::TraceId;
+use crate::pure::trace::TraceParent;
 use crate::service::catalog::{METHODS, Route, UNKNOWN_LABEL};
 
 use super::documents;
@@ -28,6 +28,9 @@ pub const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// What is carried of `tracestate`: as much as everybody has to (W3C Trace Context, section 3.3.1.5).
+const TRACESTATE_BYTES_MAX: usize = 512;
 
 /// Claims every request that is a call. It rejects the two kinds that are none, preflights and documents, before anything
 /// is counted, so that the filters after the chain answer them.
@@ -64,6 +67,7 @@ pub fn head() -> impl Filter<Extract = (Head,), Error = Rejection> + Copy {
 pub fn context(gateway: &Arc<Gateway>, headers: &HeaderMap, peer: IpAddr) -> Box<Context> {
     let lines_of = |name: HeaderName| headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
     let accepted = accept::choose(lines_of(header::ACCEPT));
+    let parent = headers.get(TRACEPARENT).and_then(|line| TraceParent::parse(line.as_bytes()));
     let came = Came { unix_ms: gateway.clock.unix_ms(), monotonic: gateway.clock.monotonic() };
     Box::new(Context {
         gateway: gateway.clone(),
@@ -75,7 +79,8 @@ pub fn context(gateway: &Arc<Gateway>, headers: &HeaderMap, peer: IpAddr) -> Box
         address: client_address(peer, lines_of(X_FORWARDED_FOR), &gateway.config.trusted_proxies),
         now_unix_s: came.unix_ms / 1_000,
         came,
-        trace_id: headers.get(TRACEPARENT).and_then(|line| TraceId::parse(line.as_bytes())),
+        parent,
+        trace_state: parent.filter(|_| gateway.traces.are_on()).and_then(|_| trace_state(headers)),
         method: UNKNOWN_METHOD,
         label: UNKNOWN_LABEL,
         request_bytes: 0,
@@ -83,6 +88,12 @@ pub fn context(gateway: &Arc<Gateway>, headers: &HeaderMap, peer: IpAddr) -> Box
         caller: None,
         quota: None,
     })
+}
+
+/// The lines of `tracestate` as one, unless they are too long or no text.
+fn trace_state(headers: &HeaderMap) -> Option<String> {
+    let lines: Option<Vec<&str>> = headers.get_all(TRACESTATE).iter().map(|line| line.to_str().ok()).collect();
+    lines.map(|lines| lines.join(",")).filter(|state| !state.is_empty() && state.len() <= TRACESTATE_BYTES_MAX)
 }
 
 /// Path, then method, then format: whatever is wrong with the head of a call is found here.
