@@ -4,15 +4,17 @@
 //! who was never admitted does not compile. A step that cannot go on returns [`Refused`], a value that flows past the
 //! remaining steps to the one place where answers are built.
 
+mod kept;
+
 use std::net::IpAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::request::Parts;
 use http::{HeaderValue, header};
 
+pub use self::kept::{Head, Kept, RequestHead};
 use crate::config::{Access, Config};
 use crate::pure::accept::Choice;
 use crate::pure::envelope::{Answer, Dialect};
@@ -20,7 +22,7 @@ use crate::pure::fault::Fault;
 use crate::pure::format::{Format, Style};
 use crate::pure::input::{BodyKind, Input};
 use crate::pure::key::KeyHash;
-use crate::pure::log_line::CallLine;
+use crate::pure::log_line::{CallLine, UNANSWERED};
 use crate::pure::totp::Params;
 use crate::pure::trace::TraceParent;
 use crate::pure::usage::{Outcome, View};
@@ -65,7 +67,7 @@ pub struct Gateway {
 /// One request on its way, having come as far as `S` says.
 pub struct Call<S> {
     /// What the answer needs, whatever becomes of the call.
-    pub context: Box<Context>,
+    pub context: Kept,
     /// What the next step needs.
     pub state: S,
 }
@@ -73,7 +75,7 @@ pub struct Call<S> {
 /// A call that ended in a fault.
 pub struct Refused {
     /// What the answer needs.
-    pub context: Box<Context>,
+    pub context: Kept,
     /// Why.
     pub fault: Fault,
 }
@@ -117,6 +119,8 @@ pub struct Context {
     pub caller: Option<Arc<Entry>>,
     /// What is left of the per-minute limit; from [`admit`] on, for throttled callers.
     pub quota: Option<Quota>,
+    /// The request, if it has one that could be given up.
+    pub head: Option<Head>,
 }
 
 /// A moment, by the clock on the wall and by the one that goes on evenly.
@@ -131,7 +135,8 @@ pub struct Came {
 impl Context {
     /// Writes down how the call ended: its status, the code of its fault, the format of its answer where there is a
     /// choice, and the length of the answer's body.
-    pub fn ended(&self, status: u16, code: Option<&'static str>, format: Option<Format>, body_bytes: usize) {
+    pub fn ended(&mut self, status: u16, code: Option<&'static str>, format: Option<Format>, body_bytes: usize) {
+        self.head = None;
         let gateway = &self.gateway;
         let elapsed = gateway.clock.monotonic().saturating_sub(self.came.monotonic);
         gateway.metrics.call(self.label, status, format, elapsed);
@@ -160,6 +165,11 @@ impl Context {
         }
     }
 
+    /// Writes down that the call ended without an answer, and in a word why.
+    pub fn unanswered(&mut self, code: &'static str) {
+        self.ended(UNANSWERED, Some(code), None, 0);
+    }
+
     /// Who calls what, as the ledger has it; `None` for callers without a key.
     fn ledgered(&self) -> Option<Caller> {
         let entry = self.caller.as_ref()?;
@@ -173,9 +183,6 @@ impl Context {
         }
     }
 }
-
-/// The head of a request. Shared, because the chain's filters can copy what they find in a request but not take it.
-pub type Head = Arc<Parts>;
 
 /// The request as far as steps after the first still read it.
 pub struct Request {

@@ -54,9 +54,9 @@ pub struct CallLine<'a> {
     pub method: &'static str,
     /// The name of what it reached.
     pub route: &'static str,
-    /// How it was answered.
+    /// How it was answered; [`UNANSWERED`] if it was not.
     pub status: u16,
-    /// The code of its fault.
+    /// The code of its fault, or why there was no answer.
     pub code: Option<&'static str>,
     /// The format of the answer; `None` for answers that have but one.
     pub format: Option<&'static str>,
@@ -71,6 +71,9 @@ pub struct CallLine<'a> {
     /// From its head to its answer, in microseconds.
     pub elapsed_us: u64,
 }
+
+/// In place of a status where there was no answer, as nginx has it.
+pub const UNANSWERED: u16 = 499;
 
 /// In place of a method that HTTP does not define, which is text of the client's.
 pub const UNKNOWN_METHOD: &str = "other";

@@ -15,7 +15,7 @@ use super::load::Load;
 use super::store::Channel;
 
 /// The statuses that have a number of their own, those of most calls first; all others share the last.
-const STATUSES: [u16; 17] = [200, 429, 401, 403, 400, 404, 204, 402, 405, 406, 408, 413, 415, 431, 500, 503, 0];
+const STATUSES: [u16; 18] = [200, 429, 401, 403, 400, 404, 204, 402, 405, 406, 408, 413, 415, 431, 499, 500, 503, 0];
 /// The labels of formats: those of [`Format::ALL`], and one for answers that have but one.
 const FORMATS: [&str; 5] = ["json", "xml", "yaml", "csv", "none"];
 /// Upper bounds of the buckets of durations, in microseconds. Beyond the last there is one more bucket.
@@ -210,7 +210,11 @@ impl Metrics {
 
     fn write_calls(&self, page: &mut Page) {
         let sum = |of: &dyn Fn(&Shard) -> &Counter| self.shards.iter().map(|shard| of(shard).get()).sum::<u64>();
-        page.family("polygate_requests_total", "counter", "Requests answered.");
+        page.family(
+            "polygate_requests_total",
+            "counter",
+            "Requests by the status of their answer; 499 where there was none.",
+        );
         for (at, labels) in self
             .routes
             .iter()

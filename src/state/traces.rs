@@ -24,7 +24,7 @@ use opentelemetry_sdk::trace::{
 
 use super::metrics::Metrics;
 use super::report::Report;
-use crate::pure::log_line::{CallLine, UNKNOWN_METHOD};
+use crate::pure::log_line::{CallLine, UNANSWERED, UNKNOWN_METHOD};
 use crate::pure::trace::TraceParent;
 
 /// How long a span may wait for others to be sent with.
@@ -151,7 +151,9 @@ fn describe(span: &mut Span, call: &CallLine<'_>, origin: &Origin<'_>, scheme: &
     }
     span.set_attribute(KeyValue::new("http.request.method", if is_known { call.method } else { "_OTHER" }));
     span.set_attribute(KeyValue::new("url.scheme", scheme));
-    span.set_attribute(KeyValue::new("http.response.status_code", i64::from(call.status)));
+    if call.status != UNANSWERED {
+        span.set_attribute(KeyValue::new("http.response.status_code", i64::from(call.status)));
+    }
     span.set_attribute(KeyValue::new("polygate.request_id", call.request_id.to_owned()));
     let texts = [("http.route", origin.path), ("error.type", call.code), ("polygate.format", call.format)];
     for (name, value) in texts {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use warp::{Filter, Rejection};
 
 use crate::config::{Access, NotAcceptable};
-use crate::gateway::{Call, Came, Claimed, Context, Credential, Flow, Gateway, Head, Refused, Request};
+use crate::gateway::{Call, Came, Claimed, Context, Credential, Flow, Gateway, Head, Kept, Refused, Request};
 use crate::pure::accept::{self, Choice};
 use crate::pure::address::client_address;
 use crate::pure::envelope::Dialect;
@@ -48,7 +48,7 @@ pub fn claim(
 /// line and the path, and reject, for want of a query, most of what is posted.
 pub fn lift<B>(request: http::Request<B>) -> http::Request<B> {
     let (head, body) = request.into_parts();
-    lifted(Head::new(head), body)
+    lifted(Head::new(head.into()), body)
 }
 
 /// A lifted request of these parts.
@@ -64,12 +64,12 @@ pub fn head() -> impl Filter<Extract = (Head,), Error = Rejection> + Copy {
 }
 
 /// What the answer to `head` needs, before anything else is known.
-pub fn context(gateway: &Arc<Gateway>, headers: &HeaderMap, peer: IpAddr) -> Box<Context> {
+pub fn context(gateway: &Arc<Gateway>, headers: &HeaderMap, peer: IpAddr) -> Kept {
     let lines_of = |name: HeaderName| headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
     let accepted = accept::choose(lines_of(header::ACCEPT));
     let parent = headers.get(TRACEPARENT).and_then(|line| TraceParent::parse(line.as_bytes()));
     let came = Came { unix_ms: gateway.clock.unix_ms(), monotonic: gateway.clock.monotonic() };
-    Box::new(Context {
+    Kept::new(Context {
         gateway: gateway.clone(),
         request_id: request_id(headers),
         choice: accepted.unwrap_or(Choice::JSON),
@@ -87,6 +87,7 @@ pub fn context(gateway: &Arc<Gateway>, headers: &HeaderMap, peer: IpAddr) -> Box
         api: None,
         caller: None,
         quota: None,
+        head: None,
     })
 }
 
@@ -100,6 +101,7 @@ fn trace_state(headers: &HeaderMap) -> Option<String> {
 pub fn open(gateway: &Arc<Gateway>, head: Head, peer: IpAddr) -> Flow<Claimed> {
     let mut context = context(gateway, &head.headers, peer);
     context.method = log_line::method(head.method.as_str());
+    context.head = Some(head.clone());
     let refuse = |context, fault| Err(Refused { context, fault });
 
     // CONNECT alone names no path (RFC 9110 section 9.3.6).
