@@ -8,21 +8,18 @@ mod mail;
 mod webhook;
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
-use tokio::runtime;
-use tokio::sync::oneshot;
 use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use crate::config::Notices;
 use crate::pure::notice::Notice;
 use crate::pure::retry;
+use crate::state::background::{self, Background};
 use crate::state::clock::Clock;
 use crate::state::metrics::Metrics;
 use crate::state::report::Report;
@@ -41,7 +38,8 @@ pub fn channels(config: &Notices) -> Vec<Channel> {
     webhook.into_iter().chain(config.email.as_ref().map(|_| Channel::Email)).collect()
 }
 
-/// Delivers notices by the channels that are configured, until the [`Courier`] is dropped.
+/// Delivers notices by the channels that are configured, until the [`Background`] is dropped: attempts under way are cut
+/// off then, and made again by the next.
 ///
 /// `report` is told when a channel begins to fail and when it delivers again, and of a store that fails, once until it
 /// works again. Where no channel is configured there is no thread. Fails when the system refuses one.
@@ -51,25 +49,8 @@ pub fn watch(
     clock: Clock,
     metrics: Arc<Metrics>,
     report: Report,
-) -> io::Result<Courier> {
+) -> io::Result<Option<Background>> {
     start(config, store, clock, metrics, report, ATTEMPT_TIMEOUT)
-}
-
-/// The thread of [`watch`]. Dropping this ends it at once: attempts under way are cut off, and made again by the next.
-#[derive(Debug)]
-pub struct Courier {
-    stop: Option<oneshot::Sender<Infallible>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Drop for Courier {
-    fn drop(&mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take() {
-            // A thread that has panicked is as ended as any.
-            let _ = thread.join();
-        }
-    }
 }
 
 fn start(
@@ -79,7 +60,7 @@ fn start(
     metrics: Arc<Metrics>,
     report: Report,
     attempt_timeout: Duration,
-) -> io::Result<Courier> {
+) -> io::Result<Option<Background>> {
     let mut lanes = Vec::new();
     if let Some(webhook) = &config.webhook {
         lanes.push(Lane::new(Channel::Webhook, Sender::Webhook(Box::new(webhook::Sender::new(webhook)?))));
@@ -88,7 +69,7 @@ fn start(
         lanes.push(Lane::new(Channel::Email, Sender::Mail(mail::Sender::new(email)?)));
     }
     if lanes.is_empty() {
-        return Ok(Courier { stop: None, thread: None });
+        return Ok(None);
     }
     let rounds = Rounds {
         store,
@@ -102,20 +83,7 @@ fn start(
         ended: Vec::new(),
         store_fails: false,
     };
-    let (stop, stopped) = oneshot::channel();
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let thread = thread::Builder::new().name("notices".to_owned()).spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                // Nothing is ever sent: the channel closes when the courier is dropped.
-                _ = stopped => {}
-                () = rounds.run() => {}
-            }
-        });
-        // Not dropped, which would wait for look-ups of names.
-        runtime.shutdown_background();
-    })?;
-    Ok(Courier { stop: Some(stop), thread: Some(thread) })
+    background::start("notices", move || rounds.run()).map(Some)
 }
 
 /// What the courier has in hand.
