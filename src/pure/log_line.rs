@@ -24,6 +24,8 @@ pub enum Level {
     Info,
     /// Something is wrong that the operator can do something about.
     Warn,
+    /// A library has failed at what it was to do.
+    Error,
 }
 
 impl Level {
@@ -32,6 +34,7 @@ impl Level {
         match self {
             Level::Info => "info",
             Level::Warn => "warn",
+            Level::Error => "error",
         }
     }
 
@@ -165,18 +168,37 @@ impl CallLine<'_> {
     }
 }
 
-/// Appends a line with a message, of which the end is cut off where it is over [`MESSAGE_BYTES_MAX`].
-pub fn write_event(level: Level, unix_ms: u64, message: &dyn Display, format: LogFormat, to: &mut String) {
-    let json = format == LogFormat::Json;
-    to.push_str(if json { "{\"time\":\"" } else { "" });
-    write_time(unix_ms, to);
-    to.push_str(if json { "\",\"level\":\"" } else { " " });
-    to.push_str(level.name());
-    to.push_str(if json { "\",\"message\":\"" } else { ": " });
-    let room = MESSAGE_BYTES_MAX;
-    // It fails when there is no room left, and what fitted stays.
-    let _ = write!(Escaped { json, room, to }, "{message}");
-    to.push_str(if json { "\"}\n" } else { "\n" });
+/// Something that the operator is told.
+#[derive(Clone, Copy)]
+pub struct EventLine<'a> {
+    /// When, in milliseconds of Unix time.
+    pub unix_ms: u64,
+    /// How much it matters.
+    pub level: Level,
+    /// Who tells it: the program, or a module of a library.
+    pub target: &'a str,
+    /// What it is. The end is cut off where it is over [`MESSAGE_BYTES_MAX`].
+    pub message: &'a dyn Display,
+}
+
+impl EventLine<'_> {
+    /// Appends the line.
+    pub fn write(&self, format: LogFormat, to: &mut String) {
+        let json = format == LogFormat::Json;
+        to.push_str(if json { "{\"time\":\"" } else { "" });
+        write_time(self.unix_ms, to);
+        to.push_str(if json { "\",\"level\":\"" } else { " " });
+        to.push_str(self.level.name());
+        to.push_str(if json { "\",\"target\":\"" } else { " " });
+        self.target
+            .chars()
+            .for_each(|c| to.push(if c.is_ascii_graphic() && !matches!(c, '"' | '\\') { c } else { '?' }));
+        to.push_str(if json { "\",\"message\":\"" } else { ": " });
+        let room = MESSAGE_BYTES_MAX;
+        // It fails when there is no room left, and what fitted stays.
+        let _ = write!(Escaped { json, room, to }, "{}", self.message);
+        to.push_str(if json { "\"}\n" } else { "\n" });
+    }
 }
 
 /// The longest message, in bytes as they are written. Those of ours are far shorter.
@@ -276,7 +298,8 @@ mod tests {
 
     fn event(message: &str, format: LogFormat) -> String {
         let mut text = String::new();
-        write_event(Level::Warn, 1_765_924_235_999, &message, format, &mut text);
+        let unix_ms = 1_765_924_235_999;
+        EventLine { unix_ms, level: Level::Warn, target: "polygate", message: &message }.write(format, &mut text);
         text
     }
 
@@ -325,10 +348,11 @@ mod tests {
 
     #[test]
     fn a_message_is_one_line_whatever_it_says() {
-        let wanted = "2025-12-16T22:30:35.999Z warn: two\\u000alines\\u001b[31m\\u2028 é \" \\\n";
+        let wanted = "2025-12-16T22:30:35.999Z warn polygate: two\\u000alines\\u001b[31m\\u2028 é \" \\\n";
         assert_eq!(event("two\nlines\u{1b}[31m\u{2028} é \" \\", LogFormat::Human), wanted);
+        const LINE: &str = r#"{"time":"","level":"warn","target":"polygate","message":""}"#;
         let long = event(&"\n".repeat(10_000), LogFormat::Json);
-        assert_eq!(long.len(), MESSAGE_BYTES_MAX / 6 * 6 + r#"{"time":"","level":"warn","message":""}"#.len() + 25);
+        assert_eq!(long.len(), MESSAGE_BYTES_MAX / 6 * 6 + LINE.len() + 25);
         assert!(serde_json::from_str::<Value>(&long).is_ok());
     }
 

@@ -198,7 +198,7 @@ impl Metrics {
         for (outcome, counter) in outcomes {
             page.sample("polygate_spans_total", &[("outcome", &outcome)], counter.get());
         }
-        let help = "Lines of the log that were dropped, because it was read too slowly or could not be written.";
+        let help = "Lines of the log that were dropped: too slowly read, not writable, or too much from libraries.";
         page.single("polygate_log_lines_dropped_total", "counter", help, log_lines_dropped);
 
         page.family("polygate_build_info", "gauge", "The version that runs.");

@@ -2,6 +2,7 @@
 
 pub mod background;
 pub mod clock;
+pub mod events;
 pub mod folder;
 pub mod health;
 pub mod journal;

@@ -54,6 +54,7 @@ fn every_answer_is_a_line_and_so_are_start_and_end() {
 
     let (calls, events): (Vec<&Value>, Vec<&Value>) = lines.iter().partition(|line| line["request_id"].is_string());
     let told: Vec<&str> = events.iter().map(|event| event["message"].as_str().unwrap()).collect();
+    assert!(events.iter().all(|event| event["target"] == "polygate" && event["level"] == "info"), "{events:?}");
     let address = server.url.strip_prefix("http://").unwrap();
     let version = env!("CARGO_PKG_VERSION");
     let start = format!("polygate {version} serves {address}");

@@ -144,7 +144,10 @@ impl Watched {
         ));
         let keys = ["a@example.org --plan large", "b@example.org --plan slow"]
             .map(|account| desk.create(&format!("--config polygate.yaml --account {account}")));
-        let mut server = Server::start(&desk, "--config polygate.yaml");
+        let mut command = desk.command("serve --listen 127.0.0.1:0 --config polygate.yaml");
+        // Nobody can make libraries more talkative.
+        command.envs([("RUST_LOG", "trace"), ("OTEL_LOG_LEVEL", "debug")]);
+        let mut server = Server::spawn(command);
         let private = server.printed("Metrics and health: http://").unwrap();
         let private = private.strip_prefix("Metrics and health: http://").unwrap().to_owned();
         let told = Arc::new(Mutex::new(String::new()));
