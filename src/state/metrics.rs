@@ -12,6 +12,7 @@ use crate::pure::format::Format;
 
 use super::journal::Figures;
 use super::load::Load;
+use super::process::Process;
 use super::store::Channel;
 
 /// The statuses that have a number of their own, those of most calls first; all others share the last.
@@ -203,9 +204,27 @@ impl Metrics {
 
         page.family("polygate_build_info", "gauge", "The version that runs.");
         page.sample("polygate_build_info", &[("version", &env!("CARGO_PKG_VERSION"))], 1);
+        self.write_process(&mut page);
+        page.0
+    }
+
+    /// By the names that Prometheus has for all processes.
+    fn write_process(&self, page: &mut Page) {
         let help = "When the process started, in seconds of Unix time.";
         page.single("process_start_time_seconds", "gauge", help, self.start_unix_s);
-        page.0
+        let process = Process::now();
+        page.family("process_cpu_seconds_total", "counter", "Processor time of the process, in seconds.");
+        page.sample("process_cpu_seconds_total", &[], process.cpu.as_secs_f64());
+        for (name, help, value) in [
+            ("process_resident_memory_bytes", "Memory in use.", process.resident_bytes),
+            ("process_virtual_memory_bytes", "Memory set aside.", process.virtual_bytes),
+            ("process_open_fds", "Open files, sockets included.", process.open_files),
+            ("process_max_fds", "The most open files.", process.files_max),
+        ] {
+            if let Some(value) = value {
+                page.single(name, "gauge", help, value);
+            }
+        }
     }
 
     fn write_calls(&self, page: &mut Page) {

@@ -12,6 +12,7 @@ pub mod load;
 pub mod log;
 pub mod meter;
 pub mod metrics;
+pub mod process;
 pub mod report;
 pub mod routine;
 pub mod store;
