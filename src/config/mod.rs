@@ -34,7 +34,7 @@ pub const DEFAULT_YAML: &str = include_str!("default.yaml");
 pub const LISTEN_WANTED: &str = "an address and port, like 127.0.0.1:8080 or [::1]:8080";
 
 /// Everything an operator can set, resolved and checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where the public listeners are bound, at least one. Default `127.0.0.1:8080`.
     pub listen: Vec<SocketAddr>,
@@ -66,6 +66,8 @@ pub struct Config {
     pub notices: Notices,
     /// The log.
     pub logs: Logs,
+    /// Where traces go to. Default nowhere.
+    pub traces: Option<Traces>,
     /// Sizes, counts and times.
     pub limits: Limits,
     /// How long the database remembers.
@@ -252,6 +254,17 @@ pub struct Logs {
     pub format: LogFormat,
     /// Lines below it are left out. Default info.
     pub level: Level,
+}
+
+/// A collector of traces, which speaks OTLP over HTTP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Traces {
+    /// Where spans are posted to.
+    pub endpoint: Endpoint,
+    /// Header lines that the collector asks for: names, which HTTP can send, and values, which are kept from view.
+    pub headers: Vec<(String, Hidden<String>)>,
+    /// The part of the traces that begin here which is sent, from 0 to 1. Default 0.1.
+    pub sample_ratio: f64,
 }
 
 /// Sizes, counts and times that bound every call and connection.

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
+
 use super::reader::{Block, Node};
 use super::{
     Access, Api, Apis, Config, Durability, Email, LISTEN_WANTED, Limits, Logs, MailTls, NotAcceptable, Notices,
-    Retention, Tls, Webhook,
+    Retention, Tls, Traces, Webhook,
 };
 use crate::pure::hidden::Hidden;
 use crate::pure::log_line::{Level, LogFormat};
@@ -34,6 +36,9 @@ const PATH_BYTES_MAX: usize = 4_096;
 const HEADER_BYTES_MIN: u64 = 8_192;
 /// The longest name of a host (RFC 1035, section 2.3.4), and the longest of other texts about mail, in bytes.
 const TEXT_BYTES_MAX: usize = 253;
+/// The most header lines for a collector of traces, and the longest of them, in bytes.
+const COLLECTOR_HEADERS_MAX: usize = 16;
+const HEADER_LINE_BYTES_MAX: usize = 4_096;
 /// The longest of all times, seconds.
 const TIME_S_MAX: u64 = 3_600;
 /// The longest that anything is kept, days.
@@ -64,6 +69,7 @@ pub(super) fn config(top: Node<'_>) -> Option<Config> {
     let answers = top.take("answers").block().and_then(answers);
     let notices = top.take("notices").block().and_then(notices);
     let logs = top.take("logs").block().and_then(logs);
+    let traces = top.take("traces").block().and_then(traces);
     let limits = top.take("limits").block().and_then(limits);
     let retention = top.take("retention").block().and_then(retention);
     top.finish();
@@ -84,6 +90,7 @@ pub(super) fn config(top: Node<'_>) -> Option<Config> {
         not_acceptable,
         notices: notices?,
         logs: logs?,
+        traces: traces?,
         limits: limits?,
         retention: retention?,
     })
@@ -288,6 +295,29 @@ fn logs(mut block: Block<'_>) -> Option<Logs> {
         .text("info or warn", |word| [Level::Info, Level::Warn].into_iter().find(|level| level.name() == word));
     block.finish();
     Some(Logs { format: format?, level: level? })
+}
+
+fn traces(mut block: Block<'_>) -> Option<Option<Traces>> {
+    let endpoint = block.take("endpoint");
+    let headers = block.take("headers").list(COLLECTOR_HEADERS_MAX).and_then(|items| all(items, header));
+    let sample_ratio = block.take("sample_ratio").ratio();
+    block.finish();
+    let (headers, sample_ratio) = (headers?, sample_ratio?);
+    if endpoint.is_empty() {
+        return Some(None);
+    }
+    let endpoint = endpoint.text("an http or https address without a user name", Endpoint::parse)?;
+    Some(Some(Traces { endpoint, headers, sample_ratio }))
+}
+
+/// A line that HTTP can send.
+fn header(node: Node<'_>) -> Option<(String, Hidden<String>)> {
+    node.text("a header line, like 'Authorization: Bearer token', of at most 4096 bytes", |line| {
+        let (name, value) = line.split_once(':').filter(|_| line.len() <= HEADER_LINE_BYTES_MAX)?;
+        let (name, value) = (name.trim(), value.trim());
+        let good = HeaderName::from_bytes(name.as_bytes()).is_ok() && HeaderValue::from_str(value).is_ok();
+        good.then(|| (name.to_owned(), Hidden::new(value.to_owned())))
+    })
 }
 
 fn limits(mut block: Block<'_>) -> Option<Limits> {

@@ -62,6 +62,9 @@ pub const METHODS: &str = "GET, HEAD, POST, OPTIONS";
 /// The names of all APIs, enabled or not: what keys can be bound to.
 pub const NAMES: [&str; 3] = ["totpgenerator", "key2otp", "analytics"];
 
+/// Where they live, by their places in [`NAMES`]: without a trailing slash; with one it is the same.
+pub const PATHS: [&str; NAMES.len()] = ["/v1/totpgenerator", "/v1/api/key2otp", "/v1/analytics"];
+
 /// What log and metrics call the places that requests lead to: each API by its place in [`NAMES`], then the rest.
 pub const LABELS: [&str; NAMES.len() + 2] = [NAMES[0], NAMES[1], NAMES[2], "openapi", "unknown"];
 /// The label of the documents that describe the API.
@@ -76,12 +79,12 @@ impl Catalog {
         // An account's numbers are for itself, and looking at them costs nothing.
         let analytics = &Api { enabled: *analytics, access: Access::Key, cost: 0 };
         let rows = [
-            (totpgenerator, "/v1/totpgenerator", Service::Totp, Dialect::Enveloped, Bodies::Any),
-            (key2otp, "/v1/api/key2otp", Service::Totp, Dialect::Flat, Bodies::JsonAndForm),
-            (analytics, "/v1/analytics", Service::Analytics, Dialect::Enveloped, Bodies::None),
+            (totpgenerator, Service::Totp, Dialect::Enveloped, Bodies::Any),
+            (key2otp, Service::Totp, Dialect::Flat, Bodies::JsonAndForm),
+            (analytics, Service::Analytics, Dialect::Enveloped, Bodies::None),
         ];
-        let named = NAMES.into_iter().zip(*numbers).enumerate().zip(rows);
-        let route = |((label, (name, number)), (api, path, service, dialect, bodies)): ((_, _), (&Api, _, _, _, _))| {
+        let named = NAMES.into_iter().zip(PATHS).zip(*numbers).enumerate().zip(rows);
+        let route = |((label, ((name, path), number)), (api, service, dialect, bodies)): ((_, _), (&Api, _, _, _))| {
             let Api { enabled, access, cost } = *api;
             enabled.then(|| Arc::new(Route { name, number, label, path, service, dialect, access, cost, bodies }))
         };

@@ -21,4 +21,5 @@ mod sockets;
 mod spec;
 mod support;
 mod tls;
+mod traces;
 mod vectors;

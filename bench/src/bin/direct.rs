@@ -37,7 +37,7 @@ async fn answer(
 ) -> Response<impl Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>> {
     let (head, stream) = request.into_parts();
     let peer = [127, 0, 0, 1].into();
-    let admitted = claim::open(&gateway, Head::new(head), peer).and_then(authenticate).and_then(admit);
+    let admitted = claim::open(&gateway, Head::new(head.into()), peer).and_then(authenticate).and_then(admit);
     let received = body::read(admitted, BodyDataStream::new(stream)).await;
     let answered = match received.and_then(decode).and_then(reserve) {
         Ok(call) => invoke(call).await,

@@ -67,6 +67,8 @@ pub struct Progress {
     is_draining: AtomicBool,
     /// Nothing new is to begin.
     is_closing: AtomicBool,
+    /// What is under way has had its time.
+    is_cut_off: AtomicBool,
     waker: OnceLock<Waker>,
 }
 
@@ -81,6 +83,7 @@ impl Progress {
             is_http2: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
+            is_cut_off: AtomicBool::new(false),
             waker: OnceLock::new(),
         }
     }
@@ -144,6 +147,16 @@ impl Progress {
     pub fn drain(&self) {
         self.is_draining.store(true, Ordering::Relaxed);
         self.wake();
+    }
+
+    /// The end does not wait for this connection any longer.
+    pub fn cut_off(&self) {
+        self.is_cut_off.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was we who ended what was under way.
+    pub fn is_cut_off(&self) -> bool {
+        self.is_cut_off.load(Ordering::Relaxed)
     }
 
     /// Closes the connection if nothing is going on.

@@ -38,12 +38,13 @@ pub fn seal(flow: Flow<Committed>) -> Response {
     }
 }
 
-fn success(Call { context, state: Committed { body, short_secret_bits } }: Call<Committed>) -> Response {
+fn success(Call { mut context, state: Committed { body, short_secret_bits } }: Call<Committed>) -> Response {
     let headers = headers::of(&context, context.choice.content_type, short_secret_bits);
-    ended(&context, None, Some(context.choice.format), answer(StatusCode::OK, headers, body))
+    let format = context.choice.format;
+    ended(&mut context, None, Some(format), answer(StatusCode::OK, headers, body))
 }
 
-fn failure(Refused { context, fault }: Refused) -> Response {
+fn failure(Refused { mut context, fault }: Refused) -> Response {
     context.count(Outcome::of(&fault));
     let status = StatusCode::from_u16(fault.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut body = Vec::with_capacity(BODY_BYTES);
@@ -79,7 +80,8 @@ fn failure(Refused { context, fault }: Refused) -> Response {
         }
         _ => {}
     }
-    ended(&context, Some(fault.code()), Some(context.choice.format), answer(status, headers, body))
+    let format = context.choice.format;
+    ended(&mut context, Some(fault.code()), Some(format), answer(status, headers, body))
 }
 
 fn problem(context: &Context, fault: &Fault, status: StatusCode, body: &mut Vec<u8>) -> Result<(), EncodeError> {
@@ -88,7 +90,7 @@ fn problem(context: &Context, fault: &Fault, status: StatusCode, body: &mut Vec<
 }
 
 /// An answer that is no call's: a document or a preflight.
-pub fn plain(context: &Context, status: StatusCode, more: &[(HeaderName, HeaderValue)], body: Bytes) -> Response {
+pub fn plain(context: &mut Context, status: StatusCode, more: &[(HeaderName, HeaderValue)], body: Bytes) -> Response {
     let mut headers = headers::of(context, "", None);
     headers.remove(header::CONTENT_TYPE);
     for (name, value) in more {
@@ -120,7 +122,7 @@ const RETRY_AFTER_S: u64 = 1;
 const BODY_BYTES: usize = 512;
 
 /// Writes the call down as one that ended in `response`.
-fn ended(context: &Context, code: Option<&'static str>, format: Option<Format>, response: Response) -> Response {
+fn ended(context: &mut Context, code: Option<&'static str>, format: Option<Format>, response: Response) -> Response {
     let body_bytes = response.body().size_hint().exact().unwrap_or_default();
     context.ended(response.status().as_u16(), code, format, usize::try_from(body_bytes).unwrap_or(usize::MAX));
     response

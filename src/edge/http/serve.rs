@@ -250,7 +250,10 @@ impl Connections {
                     lingers = false;
                     self.each(Progress::close_if_idle);
                 }
-                () = &mut over => break,
+                () = &mut over => {
+                    self.each(Progress::cut_off);
+                    break;
+                }
             }
         }
     }
