@@ -7,17 +7,20 @@ FUZZ_SECONDS ?= 30
 # How often the server is killed, and the seed of all that is left to chance: a random one where there is none.
 RESTARTS ?= 50
 SEED ?=
+# How long the server is called, attacked and changed without an end.
+SOAK_SECONDS ?= 600
 
 # Where rustup puts cargo, for a shell that was opened before Rust was installed.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help cargo run test chaos lint bench fuzz
+.PHONY: help cargo run test chaos soak lint bench fuzz
 
 help:
 	@echo "make run     build Polygate and start it on 127.0.0.1:8080"
 	@echo "make test    install what the tests need (as root, on Debian or Ubuntu) and run them all"
 	@echo "make chaos   kill the server RESTARTS ($(RESTARTS)) times under load, fill its disk, damage its files: nothing may be lost"
+	@echo "make soak    call, attack and change the release build for SOAK_SECONDS ($(SOAK_SECONDS)): nothing may grow or fail"
 	@echo "make lint    format, clippy, documentation; licences, sources and advisories of the packages"
 	@echo "make bench   measure, and write bench/RESULTS.md"
 	@echo "make fuzz    run every fuzz target for FUZZ_SECONDS ($(FUZZ_SECONDS)) each"
@@ -39,10 +42,17 @@ test: cargo
 	.venv/bin/node tests/readers/check.mjs
 	tests/spec/run.sh
 	tests/clients/run.sh
+	.venv/bin/python tests/h2/run.py
 
 chaos: cargo
 	cargo build --locked
 	python3 tests/chaos/run.py --restarts $(RESTARTS) $(if $(SEED),--seed $(SEED))
+
+soak: cargo
+	tests/setup.sh
+	cargo build --locked --release
+	POLYGATE="$${CARGO_TARGET_DIR:-target}/release/polygate" \
+		python3 tests/soak/run.py --seconds $(SOAK_SECONDS) $(if $(SEED),--seed $(SEED))
 
 lint: cargo
 	cargo fmt --check

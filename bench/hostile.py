@@ -1,21 +1,15 @@
 #!/usr/bin/env python3
-"""What a good client notices of bad ones: its latency alone, and beside slow and flooding clients.
+"""What a good client notices of bad ones: its latency alone, and under each attack, as ratios of one run.
 
     python3 bench/hostile.py target/release/polygate [seconds]
 
-Starts the program on a directory of its own and measures three times: a good client alone; beside 500 clients that send
-their requests a byte every half second; and beside 2 more that send all they can, 16 requests ahead, half of them without
-a valid key. The good client asks 200 times a second for a one-time password, on one connection, and times each answer
-from the moment the request was due, so that waiting in its own queue counts. Server and all clients share the machine:
-with as few cores as clients that flood, most of what is added is their own doing. Python's standard library is all it
-needs.
+Starts the program on a directory of its own, and measures a good client alone, under each attack of tests/attacks.py, and
+alone again. The good client asks 200 times a second for a one-time password, on one connection, and times each answer from
+the moment the request was due, so that waiting in its own queue counts. Server and all clients share the machine: with as
+few cores as clients that flood, most of what is added is their own doing. Python's standard library is all it needs.
 """
 
-import json
-import multiprocessing
 import os
-import resource
-import selectors
 import socket
 import subprocess
 import sys
@@ -23,19 +17,29 @@ import tempfile
 import time
 from pathlib import Path
 
-SLOW = 500
-FLOODING = 2
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+import attacks  # noqa: E402
+
 RATE = 200
 CONFIG = """
 listen: 127.0.0.1:0
+http2_prior_knowledge: true
 default_plan: mega
 plans: { mega: { credits_a_month: 1000000000000 } }
+logs: { level: warn }
 """
-
-
-def request(key):
-    lines = ["GET /v1/totpgenerator?secret=JBSWY3DPEHPK3PXP HTTP/1.1", "Host: t", f"X-API-Key: {key}"]
-    return "\r\n".join([*lines, "", ""]).encode()
+ATTACKS = [
+    attacks.idle,
+    attacks.partial_heads,
+    attacks.byte_a_second,
+    attacks.churn,
+    attacks.flood,
+    attacks.greedy,
+    attacks.oversized_heads,
+    attacks.hang_ups,
+    attacks.rapid_reset,
+    attacks.pings,
+]
 
 
 def read_answer(file):
@@ -58,57 +62,10 @@ def good(address, key, seconds):
     for number in range(seconds * RATE):
         due = start + number / RATE
         time.sleep(max(0, due - time.perf_counter()))
-        connection.sendall(request(key))
+        connection.sendall(attacks.request(key))
         failed += read_answer(file) != 200
         latencies.append((time.perf_counter() - due) * 1000)
     return latencies, failed
-
-
-def slow(address, key):
-    """500 connections, each of which gets another byte every half second, and is made anew when it is closed."""
-    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-    text = request(key)
-    connections = {}
-    selector = selectors.DefaultSelector()
-    while True:
-        while len(connections) < SLOW:
-            connection = socket.create_connection(address)
-            connection.setblocking(False)
-            selector.register(connection, selectors.EVENT_READ)
-            connections[connection] = 0
-        for connection in list(connections):
-            try:
-                sent = connections[connection]
-                connection.send(text[sent % len(text) : sent % len(text) + 1])
-                connections[connection] = sent + 1
-            except OSError:
-                pass
-        end = time.monotonic() + 0.5
-        while (left := end - time.monotonic()) > 0:
-            for ready, _ in selector.select(left):
-                try:
-                    gone = not ready.fileobj.recv(65536)
-                except OSError:
-                    gone = True
-                if gone:
-                    selector.unregister(ready.fileobj)
-                    ready.fileobj.close()
-                    connections.pop(ready.fileobj)
-
-
-def flood(address, key):
-    """As many requests as are taken, half of them with a key that is none."""
-    batch = (request(key) + request("none")) * 8
-    while True:
-        try:
-            connection = socket.create_connection(address)
-            file = connection.makefile("rb")
-            while True:
-                connection.sendall(batch)
-                for _ in range(16):
-                    read_answer(file)
-        except (OSError, IndexError):
-            pass
 
 
 def percentile(sorted_values, part):
@@ -125,15 +82,24 @@ def resident_mib(pid):
     return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
 
 
-def measure(name, server, address, key, seconds):
+def measure(server, address, key, seconds):
+    """What the good client sees: latencies in ms, answers that were not 200; and what the server takes."""
     before = cpu_s(server.pid)
     latencies, failed = good(address, key, seconds)
     latencies.sort()
-    figures = {f"p{part}": round(percentile(latencies, part / 100), 2) for part in (50, 90, 99)}
-    figures |= {"max": round(latencies[-1], 2)}
+    figures = {f"p{part}": percentile(latencies, part / 100) for part in (50, 99)} | {"max": latencies[-1]}
     cpu = (cpu_s(server.pid) - before) / seconds
-    print(f"{name:14} {json.dumps(figures)} ms, {failed} of {len(latencies)} failed; "
-          f"server: {cpu:.2f} cores, {resident_mib(server.pid):.0f} MiB", flush=True)
+    return figures | {"failed": failed, "cores": cpu, "MiB": resident_mib(server.pid)}
+
+
+def tell(name, figures, alone):
+    """A line: the figures, and how often p99 is what it was alone."""
+    ratio = figures["p99"] / alone["p99"]
+    print(
+        f"{name:18}{figures['p50']:9.2f}{figures['p99']:9.2f}{figures['max']:9.2f}{ratio:9.2f}"
+        f"{figures['failed']:8}{figures['cores']:8.2f}{figures['MiB']:6.0f}",
+        flush=True,
+    )
 
 
 def main():
@@ -143,26 +109,21 @@ def main():
         command = [str(program), "--data", "data", "--config", "polygate.yaml"]
         key = subprocess.check_output([*command, "keys", "create"], cwd=directory, text=True).strip()
         server = subprocess.Popen([*command, "serve"], cwd=directory, stdout=subprocess.PIPE, text=True)
-        clients = []
         try:
             host, port = server.stdout.readline().strip().rsplit("/", 1)[1].rsplit(":", 1)
             address = (host, int(port))
             good(address, key, 1)
-            measure("alone", server, address, key, seconds)
-            clients = [multiprocessing.Process(target=slow, args=(address, key), daemon=True)]
-            clients += [multiprocessing.Process(target=flood, args=(address, key), daemon=True) for _ in range(FLOODING)]
-            for client in clients[:1]:
-                client.start()
-            time.sleep(3)
-            measure("500 slow", server, address, key, seconds)
-            for client in clients[1:]:
-                client.start()
-            time.sleep(1)
-            measure("and 2 flooding", server, address, key, seconds)
+            print(f"{'':18}{'p50 ms':>9}{'p99 ms':>9}{'max ms':>9}{'× alone':>9}{'failed':>8}{'cores':>8}{'MiB':>6}")
+            alone = measure(server, address, key, seconds)
+            tell("alone", alone, alone)
+            for attack in ATTACKS:
+                with attacks.Attacks(address, key, attack):
+                    # Until the connections are there that it takes.
+                    time.sleep(2)
+                    tell(attack.__name__, measure(server, address, key, seconds), alone)
+            time.sleep(2)
+            tell("alone again", measure(server, address, key, seconds), alone)
         finally:
-            for client in clients:
-                if client.pid:
-                    client.kill()
             server.terminate()
             server.wait()
 

@@ -48,6 +48,8 @@ SERVER_CORE, OTHER_CORE = 0, 1
 # The rows whose difference is what metering costs, and how often that is taken.
 METERED, FREE = "Polygate, JSON", "Polygate, JSON, a call that costs nothing"
 METERING_ROUNDS = 12
+# Two builds that differ by no more than this cost the same.
+NOISE = 1.05
 
 
 @dataclass
@@ -151,13 +153,14 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each row and pinning (default 5)")
     parser.add_argument("--seconds", type=int, default=2, help="length of each (default 2)")
     parser.add_argument("--skip", action="append", default=[], choices=["load", "instructions", "criterion"])
+    parser.add_argument("--against", metavar="COMMIT", help="measure that commit's JSON, too, taking turns with the other rows")
     options = parser.parse_args()
 
     cargo("build", "--release", "--locked")
     cargo("build", "--release", "--locked", "--manifest-path", BENCH / "Cargo.toml")
 
-    with tempfile.TemporaryDirectory(prefix="polygate-bench-") as directory:
-        scene = Scene(Path(directory))
+    with tempfile.TemporaryDirectory(prefix="polygate-bench-") as directory, built(options.against) as former:
+        scene = Scene(Path(directory), former)
         memory = scene.idle_memory()
         if "instructions" not in options.skip:
             scene.count_instructions()
@@ -172,7 +175,7 @@ def main():
 class Scene:
     """The servers, their keys and the rows, in a directory that goes when the benchmark ends."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, former):
         self.directory = directory
         self.keys, self.limited, self.unknown = (directory / name for name in ("keys", "limited", "unknown"))
         self.make_keys()
@@ -206,6 +209,13 @@ class Scene:
             Subject("Polygate, 429", polygate, self.limited, status=429),
             Subject("nginx + Lua, JSON", nginx, self.keys),
         ]
+        if former:
+            # With its own configuration: it may not know all that ours says.
+            data_of_former, address = directory / "data-former", "127.0.0.1:18085"
+            shutil.copytree(data, data_of_former)
+            command = [former.program, "serve", "--config", former.config, "--data", data_of_former, "--listen", address]
+            self.servers.append(Server("former", 18085, command))
+            self.subjects.append(Subject(f"Polygate, JSON, at {former.commit}", self.servers[-1], self.keys))
 
     def make_keys(self):
         """1,000 keys of a plan that never stops, as many of one that does, and as many that nobody ever got."""
@@ -286,6 +296,32 @@ class Scene:
         ours, free = (next(row for row in self.subjects if row.name == name) for name in (METERED, FREE))
         seconds = [row.measure(1, SERVER_CORE) for row in (ours, free, free, ours)]
         return (seconds[0] - seconds[1] - seconds[2] + seconds[3]) / 2
+
+
+@dataclass
+class Former:
+    """Polygate as it was at a commit."""
+
+    commit: str
+    program: Path
+    config: Path
+
+
+@contextmanager
+def built(commit):
+    """Polygate at `commit`, in a worktree that goes when the benchmark ends; None for no commit."""
+    if not commit:
+        yield None
+        return
+    commit = output("git", "-C", ROOT, "rev-parse", "--short", f"{commit}^{{commit}}").strip()
+    with tempfile.TemporaryDirectory(prefix="polygate-former-") as directory:
+        tree, target = Path(directory) / "tree", ROOT / "target" / "former"
+        output("git", "-C", ROOT, "worktree", "add", "--detach", tree, commit)
+        try:
+            subprocess.run(["cargo", "build", "--release", "--locked", "--target-dir", target], cwd=tree, check=True)
+            yield Former(commit, target / "release" / "polygate", tree / "bench" / "polygate.yaml")
+        finally:
+            output("git", "-C", ROOT, "worktree", "remove", "--force", tree)
 
 
 @contextmanager
@@ -451,7 +487,7 @@ def instruction_table(subjects, floor, direct):
 
 def targets(subjects, metering, memory, parts):
     """(what, measured, limit) of each target that this run measured."""
-    floor, direct, ours, xml, yaml, csv, _, _, _, nginx = subjects
+    floor, direct, ours, xml, yaml, csv, _, _, _, nginx, *former = subjects
     if ours.instructions:
         yield "warp chain, × the same steps on bare hyper, instructions", ours.instructions / direct.instructions, 1.1
     if ours.same:
@@ -464,6 +500,9 @@ def targets(subjects, metering, memory, parts):
         for pinning in ("same", "two"):
             share = statistics.median(getattr(ours, pinning)) / statistics.median(getattr(nginx, pinning))
             yield f"full chain, JSON, × nginx + Lua, {pinning} core{'s' * (pinning == 'two')}", share, 0.5
+        for subject in former:
+            share = statistics.median(ours.same) / statistics.median(subject.same)
+            yield f"full chain, JSON, × the same at {subject.name.split()[-1]}, same core", share, NOISE
     yield "idle memory, MB", memory[0] * 2**20 / 1e6, 20
     times = {name: nanoseconds for name, nanoseconds, _ in parts}
     for name, nanoseconds in times.items():

@@ -4,6 +4,7 @@
 //! who was never admitted does not compile. A step that cannot go on returns [`Refused`], a value that flows past the
 //! remaining steps to the one place where answers are built.
 
+mod kept;
 mod streamed;
 
 use std::net::IpAddr;
@@ -12,9 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 
+pub use self::kept::{Head, Kept, RequestHead};
 use crate::config::{Access, Config};
 use crate::pure::accept::Choice;
 use crate::pure::address::Neighbourhood;
@@ -23,10 +24,10 @@ use crate::pure::fault::Fault;
 use crate::pure::format::{EncodeError, Format, Style};
 use crate::pure::input::{BodyKind, Input};
 use crate::pure::key::KeyHash;
-use crate::pure::log_line::CallLine;
+use crate::pure::log_line::{CallLine, UNANSWERED};
 use crate::pure::secret::BITS_RECOMMENDED;
 use crate::pure::totp::Params;
-use crate::pure::trace::TraceId;
+use crate::pure::trace::TraceParent;
 use crate::pure::usage::{Outcome, View};
 use crate::service::catalog::{Catalog, Route, Service};
 use crate::service::upstream::{self, Upstream};
@@ -38,6 +39,7 @@ use crate::state::load::Load;
 use crate::state::log::Log;
 use crate::state::meter::{Caller, Hold, Meter};
 use crate::state::metrics::{Metrics, RouteMetrics};
+use crate::state::traces::{Origin, Traces};
 use crate::state::usage::UsageReader;
 
 pub use self::streamed::{Broken, Streamed};
@@ -60,6 +62,8 @@ pub struct Gateway {
     pub load: Arc<Load>,
     /// Where calls are written down once they have ended.
     pub log: Log,
+    /// Where they become spans.
+    pub traces: Traces,
     /// Where they are counted.
     pub metrics: Arc<Metrics>,
     /// The time.
@@ -69,7 +73,7 @@ pub struct Gateway {
 /// One request on its way, having come as far as `S` says.
 pub struct Call<S> {
     /// What the answer needs, whatever becomes of the call.
-    pub context: Box<Context>,
+    pub context: Kept,
     /// What the next step needs.
     pub state: S,
 }
@@ -77,7 +81,7 @@ pub struct Call<S> {
 /// A call that ended in a fault.
 pub struct Refused {
     /// What the answer needs.
-    pub context: Box<Context>,
+    pub context: Kept,
     /// Why.
     pub fault: Fault,
 }
@@ -108,7 +112,9 @@ pub struct Context {
     /// When it came.
     pub came: Came,
     /// The trace that it is part of.
-    pub trace_id: Option<TraceId>,
+    pub parent: Option<TraceParent>,
+    /// What else the caller says of that trace, in `tracestate`; read only where traces are on.
+    pub trace_state: Option<String>,
     /// Its method, as the log has it.
     pub method: &'static str,
     /// Whether its client can see that a body without a length has broken off: not with HTTP/1.0 (RFC 9112 section 8).
@@ -123,6 +129,8 @@ pub struct Context {
     pub caller: Option<Arc<Entry>>,
     /// What is left of the per-minute limit; from [`admit`] on, for throttled callers.
     pub quota: Option<Quota>,
+    /// The request, if it has one that could be given up.
+    pub head: Option<Head>,
 }
 
 /// A moment, by the clock on the wall and by the one that goes on evenly.
@@ -137,16 +145,17 @@ pub struct Came {
 impl Context {
     /// Writes down how the call ended: its status, the code of its fault, the format of its answer where there is a
     /// choice, and the length of the answer's body.
-    pub fn ended(&self, status: u16, code: Option<&'static str>, format: Option<Format>, body_bytes: usize) {
+    pub fn ended(&mut self, status: u16, code: Option<&'static str>, format: Option<Format>, body_bytes: usize) {
+        let head = self.head.take();
         let gateway = &self.gateway;
         let elapsed = gateway.clock.monotonic().saturating_sub(self.came.monotonic);
         self.reached.call(status, format, elapsed);
         let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
         let caller = self.caller.as_deref();
-        gateway.log.call(&CallLine {
+        let call = CallLine {
             unix_ms: self.came.unix_ms.saturating_add(elapsed_us / 1_000),
             request_id: self.request_id.to_str().unwrap_or_default(),
-            trace_id: self.trace_id,
+            trace_id: self.parent.map(|parent| parent.trace_id),
             method: self.method,
             route: &self.reached.name,
             status,
@@ -158,7 +167,18 @@ impl Context {
             // Answers to HEAD leave without their bodies.
             response_bytes: if self.method == "HEAD" { 0 } else { body_bytes },
             elapsed_us,
-        });
+        };
+        gateway.log.call(&call);
+        if gateway.traces.are_on() {
+            let route = head.as_ref().and_then(|head| gateway.catalog.find(head.uri.path()));
+            let (path, trace_state) = (route.map(|route| &*route.path), self.trace_state.as_deref());
+            gateway.traces.call(&call, &Origin { path, parent: self.parent, trace_state });
+        }
+    }
+
+    /// Writes down that the call ended without an answer, and in a word why.
+    pub fn unanswered(&mut self, code: &'static str) {
+        self.ended(UNANSWERED, Some(code), None, 0);
     }
 
     /// Who calls what, as the ledger has it; `None` for callers without a key.
@@ -174,9 +194,6 @@ impl Context {
         }
     }
 }
-
-/// The head of a request. Shared, because the chain's filters can copy what they find in a request but not take it.
-pub type Head = Arc<Parts>;
 
 /// The request as far as steps after the first still read it.
 pub struct Request {
@@ -411,7 +428,7 @@ fn ask(context: &Context, upstream: &Arc<Upstream>, request: &Request, body: &By
         address: context.address,
         is_https: context.is_https,
         request_id: &context.request_id,
-        is_traced: context.trace_id.is_some(),
+        is_traced: context.parent.is_some(),
     };
     let ask = upstream::Ask::new(upstream, &request.route.path, &request.head, body.clone(), &from)?;
     Ok(Asked::Upstream(Box::new((Arc::clone(upstream), ask))))

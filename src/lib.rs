@@ -102,7 +102,9 @@ pub fn run(
         }
         asked
     });
-    Ok(edge::http::serve::serve(gateway.clone(), listeners, shutdown)?)
+    let served = edge::http::serve::serve(gateway.clone(), listeners, shutdown);
+    gateway.traces.end();
+    Ok(served?)
 }
 
 /// All that calls need, over the data directory of `config`, and what folds the ledger behind them.
@@ -118,6 +120,7 @@ pub fn open(config: Config, clock: Clock, report: Report, log: Log) -> Result<(A
     let mut store = Store::open(&config.data)?;
     let numbers = store.api_numbers(config.apis.names())?;
     let keyring = Arc::new(Keyring::load(&store, &config.plans, clock.clone())?);
+    let traces = edge::traces::start(&config, metrics.clone(), report.clone())?;
     let gateway = Gateway {
         catalog: Catalog::of(&config, &numbers, &metrics, &clock)?,
         keyring,
@@ -126,6 +129,7 @@ pub fn open(config: Config, clock: Clock, report: Report, log: Log) -> Result<(A
         addresses: AddressLimiter::new(config.open, config.limits.open_addresses, clock.clone()),
         load: Arc::new(Load::new(&config.limits, &config.trusted_proxies)),
         log,
+        traces,
         metrics,
         clock,
         config,

@@ -60,6 +60,17 @@ def server(plans, settings=None):
                 process.wait()
 
 
+@contextlib.contextmanager
+def certificate():
+    """A certificate for 127.0.0.1: the file by which clients trust it, and the settings by which a server has it."""
+    with tempfile.TemporaryDirectory(prefix="polygate-tls-") as files:
+        file, private = f"{files}/cert.pem", f"{files}/key.pem"
+        made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+        names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+        subprocess.run([*made, *names, "-keyout", private, "-out", file], check=True, stderr=subprocess.DEVNULL)
+        yield file, {"POLYGATE_TLS__CERTIFICATE": file, "POLYGATE_TLS__KEY": private}
+
+
 def binary():
     """The program under test."""
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")

@@ -37,7 +37,7 @@ pub const DEFAULT_YAML: &str = include_str!("default.yaml");
 pub const LISTEN_WANTED: &str = "an address and port, like 127.0.0.1:8080 or [::1]:8080";
 
 /// Everything an operator can set, resolved and checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where the public listeners are bound, at least one. Default `127.0.0.1:8080`.
     pub listen: Vec<SocketAddr>,
@@ -69,6 +69,8 @@ pub struct Config {
     pub notices: Notices,
     /// The log.
     pub logs: Logs,
+    /// Where traces go to. Default nowhere.
+    pub traces: Option<Traces>,
     /// Sizes, counts and times.
     pub limits: Limits,
     /// How long the database remembers.
@@ -270,6 +272,17 @@ pub struct Logs {
     pub level: Level,
 }
 
+/// A collector of traces, which speaks OTLP over HTTP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Traces {
+    /// Where spans are posted to.
+    pub endpoint: Endpoint,
+    /// Header lines that the collector asks for: names, which HTTP can send, and values, which are kept from view.
+    pub headers: Vec<(String, Hidden<String>)>,
+    /// The part of the traces that begin here which is sent, from 0 to 1. Default 0.1.
+    pub sample_ratio: f64,
+}
+
 /// Sizes, counts and times that bound every call and connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -303,6 +316,8 @@ pub struct Limits {
     pub http2_streams: usize,
     /// Streams reset early or by mistake that an HTTP/2 connection outlives. Default 20.
     pub http2_resets: usize,
+    /// Frames that carry nothing of a call, in excess of 100 a call, that an HTTP/2 connection outlives. Default 1,000.
+    pub http2_idle_frames: usize,
     /// Time that calls under way get to finish at shutdown. Default 10 s.
     pub drain_timeout: Duration,
     /// Client addresses remembered for open routes; those beyond share one bucket. Default 100,000.

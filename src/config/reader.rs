@@ -166,6 +166,15 @@ impl<'a> Node<'a> {
         })
     }
 
+    /// A part of a whole: a number from 0 to 1, both included.
+    pub(super) fn ratio(self) -> Option<f64> {
+        self.value("a fraction", "a number from 0 to 1", |tree| match tree {
+            Tree::Whole(number) => [(0, 0.0), (1, 1.0)].into_iter().find(|(whole, _)| *whole == number).map(|it| it.1),
+            Tree::Fraction(number) => Some(number).filter(|number| (0.0..=1.0).contains(number)),
+            _ => None,
+        })
+    }
+
     /// `true` or `false`.
     pub(super) fn yes_no(self) -> Option<bool> {
         self.value("true or false", "true or false", |tree| match tree {

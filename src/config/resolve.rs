@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
+
 mod upstream;
 
 use super::reader::{Block, Node};
 use super::{
     Access, Api, Apis, Config, Durability, Email, LISTEN_WANTED, Limits, Logs, MailTls, NotAcceptable, Notices,
-    Retention, Tls, Webhook,
+    Retention, Tls, Traces, Webhook,
 };
 use crate::pure::hidden::Hidden;
 use crate::pure::log_line::{Level, LogFormat};
@@ -38,6 +40,9 @@ const HEADER_BYTES_MIN: u64 = 8_192;
 const TEXT_BYTES_MAX: usize = 253;
 /// The largest that any request body can be allowed to be.
 const BODY_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// The most header lines for a collector of traces, and the longest of them, in bytes.
+const COLLECTOR_HEADERS_MAX: usize = 16;
+const HEADER_LINE_BYTES_MAX: usize = 4_096;
 /// The longest of all times, seconds.
 const TIME_S_MAX: u64 = 3_600;
 /// The longest that anything is kept, days.
@@ -68,6 +73,7 @@ pub(super) fn config(top: Node<'_>) -> Option<Config> {
     let answers = top.take("answers").block().and_then(answers);
     let notices = top.take("notices").block().and_then(notices);
     let logs = top.take("logs").block().and_then(logs);
+    let traces = top.take("traces").block().and_then(traces);
     let limits = top.take("limits").block().and_then(limits);
     let retention = top.take("retention").block().and_then(retention);
     let apis = apis.zip(limits.as_ref()).and_then(|(apis, limits)| upstream::in_time(&top, apis, limits));
@@ -89,6 +95,7 @@ pub(super) fn config(top: Node<'_>) -> Option<Config> {
         not_acceptable,
         notices: notices?,
         logs: logs?,
+        traces: traces?,
         limits: limits?,
         retention: retention?,
     })
@@ -313,6 +320,29 @@ fn logs(mut block: Block<'_>) -> Option<Logs> {
     Some(Logs { format: format?, level: level? })
 }
 
+fn traces(mut block: Block<'_>) -> Option<Option<Traces>> {
+    let endpoint = block.take("endpoint");
+    let headers = block.take("headers").list(COLLECTOR_HEADERS_MAX).and_then(|items| all(items, header));
+    let sample_ratio = block.take("sample_ratio").ratio();
+    block.finish();
+    let (headers, sample_ratio) = (headers?, sample_ratio?);
+    if endpoint.is_empty() {
+        return Some(None);
+    }
+    let endpoint = endpoint.text("an http or https address without a user name", Endpoint::parse)?;
+    Some(Some(Traces { endpoint, headers, sample_ratio }))
+}
+
+/// A line that HTTP can send.
+fn header(node: Node<'_>) -> Option<(String, Hidden<String>)> {
+    node.text("a header line, like 'Authorization: Bearer token', of at most 4096 bytes", |line| {
+        let (name, value) = line.split_once(':').filter(|_| line.len() <= HEADER_LINE_BYTES_MAX)?;
+        let (name, value) = (name.trim(), value.trim());
+        let good = HeaderName::from_bytes(name.as_bytes()).is_ok() && HeaderValue::from_str(value).is_ok();
+        good.then(|| (name.to_owned(), Hidden::new(value.to_owned())))
+    })
+}
+
 fn limits(mut block: Block<'_>) -> Option<Limits> {
     let mut count = |key, low, high| {
         let number = block.take(key).whole(low, high);
@@ -327,6 +357,7 @@ fn limits(mut block: Block<'_>) -> Option<Limits> {
     let requests = count("requests", 1, 1_000_000);
     let http2_streams = count("http2_streams", 1, 10_000);
     let http2_resets = count("http2_resets", 1, 10_000);
+    let http2_idle_frames = count("http2_idle_frames", 100, 1_000_000);
     let open_addresses = count("open_addresses", 1, 10_000_000);
     let mut time = |key, low| block.take(key).whole(low, TIME_S_MAX).map(Duration::from_secs);
     let handshake_timeout = time("handshake_timeout_s", 1);
@@ -353,6 +384,7 @@ fn limits(mut block: Block<'_>) -> Option<Limits> {
         requests: requests?,
         http2_streams: http2_streams?,
         http2_resets: http2_resets?,
+        http2_idle_frames: http2_idle_frames?,
         drain_timeout: drain_timeout?,
         open_addresses: open_addresses?,
     })

@@ -62,6 +62,7 @@ fn the_defaults_are_these() {
         not_acceptable: NotAcceptable::Refuse,
         notices: Notices { webhook: None, email: None },
         logs: Logs { format: LogFormat::Human, level: Level::Info },
+        traces: None,
         limits: Limits {
             body_bytes: 16_384,
             header_bytes: 16_384,
@@ -78,6 +79,7 @@ fn the_defaults_are_these() {
             requests: 5_000,
             http2_streams: 100,
             http2_resets: 20,
+            http2_idle_frames: 1_000,
             drain_timeout: Duration::from_secs(10),
             open_addresses: 100_000,
         },
@@ -333,6 +335,50 @@ fn logs_and_the_private_listener_are_set_by_words() {
         private_listen: must be an address and port, like 127.0.0.1:9090, or empty, not a whole number\n  \
         logs.format: must be human or json\n  logs.level: must be info or warn\n  logs.file: unknown key";
     assert_eq!(found, wanted);
+}
+
+#[test]
+fn traces_go_to_an_endpoint() {
+    let config = loaded(
+        "traces: { endpoint: 'https://collector.example/v1/traces', headers: ['authorization: Bearer a:b', 'x-t:1'] }",
+    );
+    let traces = config.traces.unwrap();
+    assert_eq!(traces.endpoint, Endpoint::parse("https://collector.example/v1/traces").unwrap());
+    let headers = [("authorization", "Bearer a:b"), ("x-t", "1")];
+    assert_eq!(traces.headers, headers.map(|(name, value)| (name.to_owned(), Hidden::new(value.to_owned()))));
+    assert_eq!(traces.sample_ratio, 0.1);
+    assert!(!format!("{traces:?}").contains("Bearer"));
+
+    let ratio = |text: &str| loaded(&format!("traces: {{ endpoint: 'http://a', sample_ratio: {text} }}"));
+    for (text, wanted) in [("0", 0.0), ("1", 1.0), ("0.001", 0.001), ("1e-3", 0.001), ("1.0", 1.0)] {
+        assert_eq!(ratio(text).traces.unwrap().sample_ratio, wanted, "{text}");
+    }
+    let env = [
+        ("POLYGATE_TRACES__ENDPOINT", "http://a"),
+        ("POLYGATE_TRACES__HEADERS", "['a: b']"),
+        ("POLYGATE_TRACES__SAMPLE_RATIO", "0.5"),
+    ];
+    let traces = load("", &env).unwrap().traces.unwrap();
+    assert_eq!((traces.headers.len(), traces.sample_ratio), (1, 0.5));
+
+    let wrong = wrong(
+        "traces: { endpoint: hunter2, sample_ratio: 1.5, headers: ['hunter2', 'a b: hunter2', \"a: hunter2\\n\\x01\"] }",
+        &[],
+    );
+    let header = "must be a header line, like 'Authorization: Bearer token', of at most 4096 bytes";
+    for line in [
+        "traces.sample_ratio: must be a number from 0 to 1".to_owned(),
+        format!("traces.headers[0]: {header}"),
+        format!("traces.headers[1]: {header}"),
+        format!("traces.headers[2]: {header}"),
+    ] {
+        assert!(wrong.contains(&line), "{line} is missing in {wrong}");
+    }
+    assert!(!wrong.contains("hunter2"), "{wrong}");
+    for ratio in ["-0.1", "2", ".nan", "'0.5'", "~"] {
+        let told = self::wrong(&format!("traces: {{ sample_ratio: {ratio} }}"), &[]);
+        assert!(told.contains("traces.sample_ratio: must be a number from 0 to 1"), "{told}");
+    }
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub(super) enum Tree {
     Null,
     Bool(bool),
     Whole(i128),
-    Fraction,
+    Fraction(f64),
     Text(String),
     List(Vec<Tree>),
     Block(Vec<(String, Tree)>),
@@ -41,7 +41,7 @@ impl Tree {
             Tree::Null => "nothing",
             Tree::Bool(_) => "true or false",
             Tree::Whole(_) => "a whole number",
-            Tree::Fraction => "a fraction",
+            Tree::Fraction(_) => "a fraction",
             Tree::Text(_) | Tree::Variable(_) => "a string",
             Tree::List(_) => "a list",
             Tree::Block(_) => "a block of keys",
@@ -154,8 +154,8 @@ impl<'de> Visitor<'de> for Unfold<'_> {
         Ok(Tree::Whole(i128::try_from(value).unwrap_or(i128::MAX)))
     }
 
-    fn visit_f64<E: Error>(self, _: f64) -> Result<Tree, E> {
-        Ok(Tree::Fraction)
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Tree, E> {
+        Ok(Tree::Fraction(value))
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Tree, E> {

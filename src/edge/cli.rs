@@ -21,6 +21,7 @@ use ipnet::IpNet;
 use ring::rand::SystemRandom;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 use crate::RunError;
@@ -28,9 +29,9 @@ use crate::accounts::{self, AccountsError, Expiry, KeyRequest};
 use crate::config::{self, Config, ConfigErrors};
 use crate::edge::http::serve::{ListenError, Listeners};
 use crate::pure::bounds::{self, Bounds};
-use crate::pure::log_line::Level;
 use crate::pure::webhook::SigningSecret;
 use crate::state::clock::Clock;
+use crate::state::events::{self, PROGRAM};
 use crate::state::folder;
 use crate::state::log::Log;
 use crate::state::report::Report;
@@ -388,9 +389,10 @@ fn serve(config: Config) -> Result<(), Failure> {
     let apis = config.apis.clone();
     // Dropped last: it writes what the others say at their end.
     let (log, _writer) = Log::start(config.logs, clock.clone(), standard_error())?;
-    tell_of_panics(log.report());
-    allow_files(config.limits.connections, &log.report());
-    let (gateway, folder) = crate::open(config, clock.clone(), log.report(), log.clone())?;
+    events::start(log.clone(), clock.clone()).map_err(io::Error::other)?;
+    tell_of_panics();
+    allow_files(config.limits.connections);
+    let (gateway, folder) = crate::open(config, clock.clone(), events::report(), log)?;
     let first = accounts::first_start(&mut store, &gateway.config, clock.unix_s())?;
     gateway.keyring.refresh(&store).map_err(RunError::from)?;
     drop(store);
@@ -398,11 +400,11 @@ fn serve(config: Config) -> Result<(), Failure> {
         // A server whose output nobody reads serves all the same.
         let _ = print(&Zeroizing::new(show::welcome(&addresses, is_encrypted, private_address, first.as_ref(), &apis)));
         for address in &addresses {
-            log.event(Level::Info, &format_args!("polygate {} serves {address}", env!("CARGO_PKG_VERSION")));
+            info!(target: PROGRAM, "polygate {} serves {address}", env!("CARGO_PKG_VERSION"));
         }
     };
-    crate::run(gateway, folder, listeners, private, log.report(), ready, stop_signal(&log))?;
-    log.event(Level::Info, &"polygate has stopped");
+    crate::run(gateway, folder, listeners, private, events::report(), ready, stop_signal())?;
+    info!(target: PROGRAM, "polygate has stopped");
     Ok(())
 }
 
@@ -413,7 +415,7 @@ fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
 
 /// Has the system allow as many open files as `connections` take, and some for everything else: at first it allows few,
 /// often 1024, and the journal would have to do without. Where it does not, the operator is told.
-fn allow_files(connections: usize, report: &Report) {
+fn allow_files(connections: usize) {
     let wanted = connections as u64 + FILES_BESIDE;
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= wanted) {
@@ -422,7 +424,7 @@ fn allow_files(connections: usize, report: &Report) {
     let current = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
     let is_set = setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..limit }).is_ok();
     if !is_set || current < wanted {
-        report(&format_args!("the system allows too few open files for limits.connections: {wanted} are needed"));
+        warn!(target: PROGRAM, "the system allows too few open files for limits.connections: {wanted} are needed");
     }
 }
 
@@ -430,10 +432,10 @@ fn allow_files(connections: usize, report: &Report) {
 const FILES_BESIDE: u64 = 256;
 
 /// Tells of panics in one line, with their places and without their messages: those can quote what a client sent.
-fn tell_of_panics(report: Report) {
-    std::panic::set_hook(Box::new(move |panic| {
+fn tell_of_panics() {
+    std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(|place| format!(" in {}:{}", place.file(), place.line())).unwrap_or_default();
-        report(&format_args!("a mistake in the program{place}: please report it"));
+        warn!(target: PROGRAM, "a mistake in the program{place}: please report it");
     }));
 }
 
@@ -454,7 +456,7 @@ fn settled(config: &Config) -> Result<Store, Failure> {
 }
 
 /// Resolves when the process is asked to stop: by SIGTERM, or by SIGINT from a terminal.
-async fn stop_signal(log: &Log) {
+async fn stop_signal() {
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         // Without handlers the system's own apply, which end the process at once.
@@ -464,7 +466,7 @@ async fn stop_signal(log: &Log) {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    log.event(Level::Info, &"polygate stops: calls under way are finished");
+    info!(target: PROGRAM, "polygate stops: calls under way are finished");
 }
 
 fn keys(config: &Config, command: KeysCommand) -> Result<String, Failure> {

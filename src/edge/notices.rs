@@ -8,23 +8,18 @@ mod mail;
 mod webhook;
 
 use std::collections::HashMap;
-use std::convert::Infallible;
-use std::error::Error;
 use std::io;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
-use rustls::CertificateError;
-use tokio::runtime;
-use tokio::sync::oneshot;
 use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use crate::config::Notices;
 use crate::pure::notice::Notice;
 use crate::pure::retry;
+use crate::state::background::{self, Background};
 use crate::state::clock::Clock;
 use crate::state::metrics::Metrics;
 use crate::state::report::Report;
@@ -36,8 +31,6 @@ const INTERVAL: Duration = Duration::from_millis(200);
 const UNDER_WAY_MAX: usize = 8;
 /// How long one attempt may take in all.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a receiver may take to accept a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The channels that are configured.
 pub fn channels(config: &Notices) -> Vec<Channel> {
@@ -45,7 +38,8 @@ pub fn channels(config: &Notices) -> Vec<Channel> {
     webhook.into_iter().chain(config.email.as_ref().map(|_| Channel::Email)).collect()
 }
 
-/// Delivers notices by the channels that are configured, until the [`Courier`] is dropped.
+/// Delivers notices by the channels that are configured, until the [`Background`] is dropped: attempts under way are cut
+/// off then, and made again by the next.
 ///
 /// `report` is told when a channel begins to fail and when it delivers again, and of a store that fails, once until it
 /// works again. Where no channel is configured there is no thread. Fails when the system refuses one.
@@ -55,25 +49,8 @@ pub fn watch(
     clock: Clock,
     metrics: Arc<Metrics>,
     report: Report,
-) -> io::Result<Courier> {
+) -> io::Result<Option<Background>> {
     start(config, store, clock, metrics, report, ATTEMPT_TIMEOUT)
-}
-
-/// The thread of [`watch`]. Dropping this ends it at once: attempts under way are cut off, and made again by the next.
-#[derive(Debug)]
-pub struct Courier {
-    stop: Option<oneshot::Sender<Infallible>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Drop for Courier {
-    fn drop(&mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take() {
-            // A thread that has panicked is as ended as any.
-            let _ = thread.join();
-        }
-    }
 }
 
 fn start(
@@ -83,7 +60,7 @@ fn start(
     metrics: Arc<Metrics>,
     report: Report,
     attempt_timeout: Duration,
-) -> io::Result<Courier> {
+) -> io::Result<Option<Background>> {
     let mut lanes = Vec::new();
     if let Some(webhook) = &config.webhook {
         lanes.push(Lane::new(Channel::Webhook, Sender::Webhook(Box::new(webhook::Sender::new(webhook)?))));
@@ -92,7 +69,7 @@ fn start(
         lanes.push(Lane::new(Channel::Email, Sender::Mail(mail::Sender::new(email)?)));
     }
     if lanes.is_empty() {
-        return Ok(Courier { stop: None, thread: None });
+        return Ok(None);
     }
     let rounds = Rounds {
         store,
@@ -106,20 +83,7 @@ fn start(
         ended: Vec::new(),
         store_fails: false,
     };
-    let (stop, stopped) = oneshot::channel();
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let thread = thread::Builder::new().name("notices".to_owned()).spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                // Nothing is ever sent: the channel closes when the courier is dropped.
-                _ = stopped => {}
-                () = rounds.run() => {}
-            }
-        });
-        // Not dropped, which would wait for look-ups of names.
-        runtime.shutdown_background();
-    })?;
-    Ok(Courier { stop: Some(stop), thread: Some(thread) })
+    background::start("notices", move || rounds.run()).map(Some)
 }
 
 /// What the courier has in hand.
@@ -301,36 +265,6 @@ fn random() -> u64 {
     let mut bytes = [0; 8];
     let _ = SystemRandom::new().fill(&mut bytes);
     u64::from_le_bytes(bytes)
-}
-
-/// In a few words, what is behind an error of a connection; `None` when that is neither the system nor TLS.
-///
-/// The texts are fixed: those that come with errors may repeat what was sent or received.
-fn cause(error: &(dyn Error + 'static)) -> Option<String> {
-    if let Some(error) = error.downcast_ref::<rustls::Error>() {
-        return Some(tls_cause(error).to_owned());
-    }
-    if let Some(error) = error.downcast_ref::<io::Error>() {
-        // What such an error wraps is not its source.
-        let wrapped = error.get_ref().and_then(|inner| cause(inner));
-        let unknown = error.to_string().starts_with("failed to lookup address information");
-        let text = || if unknown { "the host's name is not known".to_owned() } else { error.kind().to_string() };
-        return Some(wrapped.unwrap_or_else(text));
-    }
-    cause(error.source()?)
-}
-
-fn tls_cause(error: &rustls::Error) -> &'static str {
-    use CertificateError::*;
-    match error {
-        rustls::Error::InvalidCertificate(Expired | ExpiredContext { .. }) => "the certificate has expired",
-        rustls::Error::InvalidCertificate(UnknownIssuer) => "the certificate is from an unknown issuer",
-        rustls::Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. }) => {
-            "the certificate is for another name"
-        }
-        rustls::Error::InvalidCertificate(_) => "the certificate is not valid",
-        _ => "no TLS connection",
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use std::convert::Infallible;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,11 +16,11 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::runtime;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use crate::gateway::Gateway;
+use crate::state::background::{self, Background};
 
 /// Connections open at once; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 32;
@@ -32,39 +31,11 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest head of a request: the least that hyper knows.
 const HEAD_BYTES_MAX: usize = 8_192;
 
-/// Serves `listener` from a thread of its own, until the [`Private`] is dropped. Fails when the system refuses one.
-pub fn watch(listener: TcpListener, gateway: Arc<Gateway>) -> io::Result<Private> {
+/// Serves `listener` from a thread of its own, until the [`Background`] is dropped. Fails when the system refuses one.
+pub fn watch(listener: TcpListener, gateway: Arc<Gateway>) -> io::Result<Background> {
     listener.set_nonblocking(true)?;
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let (stop, stopped) = oneshot::channel();
-    let thread = thread::Builder::new().name("private".to_owned()).spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                // Nothing is ever sent: the channel closes when this is to end.
-                _ = stopped => {}
-                // It ends only where the system has no more use for the listener; calls are served all the same.
-                _ = serve(listener, gateway) => {}
-            }
-        });
-    })?;
-    Ok(Private { stop: Some(stop), thread: Some(thread) })
-}
-
-/// The thread of [`watch`]. Dropping this ends it at once.
-#[derive(Debug)]
-pub struct Private {
-    stop: Option<oneshot::Sender<Infallible>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Drop for Private {
-    fn drop(&mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take() {
-            // A thread that has panicked is as ended as any.
-            let _ = thread.join();
-        }
-    }
+    // It ends by itself only where the system has no more use for the listener; calls are served all the same.
+    background::start("private", move || serve(listener, gateway))
 }
 
 async fn serve(listener: TcpListener, gateway: Arc<Gateway>) -> io::Result<()> {

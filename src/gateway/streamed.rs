@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 
-use super::{Body, Context, Reply, charge};
+use super::{Body, Context, Kept, Reply, charge};
 use crate::pure::fault::Fault;
 use crate::pure::log_line::Level;
 use crate::pure::transcode::{PIECE_BYTES, Transcoder};
@@ -11,10 +11,12 @@ use crate::pure::usage::Outcome;
 use crate::service::upstream::{self, Answer, Content, Source, Upstream};
 use crate::state::meter::Hold;
 
+/// What the log says tells of flaws.
+const TARGET: &str = "polygate::upstream";
 /// The longest answer, bytes, to a client that could not see that it has broken off.
 const UNSTREAMED_BYTES_MAX: usize = 1 << 20;
 /// What the log says of a call whose client left before the end of its answer.
-const CLIENT_GONE: &str = "client-gone";
+const CLIENT_CLOSED: &str = "client-closed";
 
 /// Writes an upstream's answer: all of it, or the beginning, once there is something of what the caller wants.
 ///
@@ -75,7 +77,7 @@ impl Flaw {
     fn told(self, context: &Context) -> Fault {
         let Flaw(reason) = self;
         let message = format_args!("the upstream of {} gave an answer with a flaw: {reason}", context.reached.name);
-        context.gateway.log.event(Level::Warn, &message);
+        context.gateway.log.event(Level::Warn, TARGET, &message, false);
         Fault::UpstreamUnreadable
     }
 }
@@ -127,7 +129,7 @@ impl Streamed {
     /// off, or nobody take it any more, what is held is given back. The call is written down when it has ended.
     pub fn leave(
         self,
-        context: Box<Context>,
+        context: Kept,
         hold: Option<Hold>,
         status: u16,
     ) -> impl Stream<Item = Result<Bytes, Broken>> + Send + 'static {
@@ -158,7 +160,7 @@ impl Streamed {
 
 /// An answer on its way to the caller.
 struct Leaving {
-    context: Box<Context>,
+    context: Kept,
     streamed: Streamed,
     hold: Option<Hold>,
     status: u16,
@@ -199,14 +201,14 @@ impl Leaving {
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        let (status, code) = match &self.end {
-            Some(Ok(())) => (self.status, None),
+        let format = Some(self.context.choice.format);
+        match &self.end {
+            Some(Ok(())) => self.context.ended(self.status, None, format, self.bytes),
             Some(Err(fault)) => {
                 self.context.count(Outcome::of(fault));
-                (fault.status(), Some(fault.code()))
+                self.context.ended(fault.status(), Some(fault.code()), format, self.bytes);
             }
-            None => (self.status, Some(CLIENT_GONE)),
-        };
-        self.context.ended(status, code, Some(self.context.choice.format), self.bytes);
+            None => self.context.unanswered(CLIENT_CLOSED),
+        }
     }
 }

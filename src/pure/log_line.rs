@@ -24,6 +24,8 @@ pub enum Level {
     Info,
     /// Something is wrong that the operator can do something about.
     Warn,
+    /// A library has failed at what it was to do.
+    Error,
 }
 
 impl Level {
@@ -32,6 +34,7 @@ impl Level {
         match self {
             Level::Info => "info",
             Level::Warn => "warn",
+            Level::Error => "error",
         }
     }
 
@@ -54,9 +57,9 @@ pub struct CallLine<'a> {
     pub method: &'static str,
     /// The name of what it reached.
     pub route: &'a str,
-    /// How it was answered.
+    /// How it was answered; [`UNANSWERED`] if it was not.
     pub status: u16,
-    /// The code of its fault.
+    /// The code of its fault, or why there was no answer.
     pub code: Option<&'static str>,
     /// The format of the answer; `None` for answers that have but one.
     pub format: Option<&'static str>,
@@ -71,6 +74,9 @@ pub struct CallLine<'a> {
     /// From its head to its answer, in microseconds.
     pub elapsed_us: u64,
 }
+
+/// In place of a status where there was no answer, as nginx has it.
+pub const UNANSWERED: u16 = 499;
 
 /// In place of a method that HTTP does not define, which is text of the client's.
 pub const UNKNOWN_METHOD: &str = "other";
@@ -162,18 +168,37 @@ impl CallLine<'_> {
     }
 }
 
-/// Appends a line with a message, of which the end is cut off where it is over [`MESSAGE_BYTES_MAX`].
-pub fn write_event(level: Level, unix_ms: u64, message: &dyn Display, format: LogFormat, to: &mut String) {
-    let json = format == LogFormat::Json;
-    to.push_str(if json { "{\"time\":\"" } else { "" });
-    write_time(unix_ms, to);
-    to.push_str(if json { "\",\"level\":\"" } else { " " });
-    to.push_str(level.name());
-    to.push_str(if json { "\",\"message\":\"" } else { ": " });
-    let room = MESSAGE_BYTES_MAX;
-    // It fails when there is no room left, and what fitted stays.
-    let _ = write!(Escaped { json, room, to }, "{message}");
-    to.push_str(if json { "\"}\n" } else { "\n" });
+/// Something that the operator is told.
+#[derive(Clone, Copy)]
+pub struct EventLine<'a> {
+    /// When, in milliseconds of Unix time.
+    pub unix_ms: u64,
+    /// How much it matters.
+    pub level: Level,
+    /// Who tells it: the program, or a module of a library.
+    pub target: &'a str,
+    /// What it is. The end is cut off where it is over [`MESSAGE_BYTES_MAX`].
+    pub message: &'a dyn Display,
+}
+
+impl EventLine<'_> {
+    /// Appends the line.
+    pub fn write(&self, format: LogFormat, to: &mut String) {
+        let json = format == LogFormat::Json;
+        to.push_str(if json { "{\"time\":\"" } else { "" });
+        write_time(self.unix_ms, to);
+        to.push_str(if json { "\",\"level\":\"" } else { " " });
+        to.push_str(self.level.name());
+        to.push_str(if json { "\",\"target\":\"" } else { " " });
+        self.target
+            .chars()
+            .for_each(|c| to.push(if c.is_ascii_graphic() && !matches!(c, '"' | '\\') { c } else { '?' }));
+        to.push_str(if json { "\",\"message\":\"" } else { ": " });
+        let room = MESSAGE_BYTES_MAX;
+        // It fails when there is no room left, and what fitted stays.
+        let _ = write!(Escaped { json, room, to }, "{}", self.message);
+        to.push_str(if json { "\"}\n" } else { "\n" });
+    }
 }
 
 /// The longest message, in bytes as they are written. Those of ours are far shorter.
@@ -234,7 +259,8 @@ fn push_number(number: u64, to: &mut String) {
 /// An id. They were checked where they came in; here nothing else gets through, whatever was checked.
 fn push_plain(text: &str, to: &mut String) {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'+');
-    if text.bytes().all(plain) {
+    // All are looked at: so it is done to many at a time.
+    if text.bytes().fold(true, |all, byte| all & plain(byte)) {
         to.push_str(text);
     } else {
         to.extend(text.chars().map(|c| if u8::try_from(c).is_ok_and(plain) { c } else { '?' }));
@@ -246,6 +272,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
+    use super::super::trace::TraceParent;
     use super::*;
 
     const CALL: CallLine<'_> = CallLine {
@@ -272,7 +299,8 @@ mod tests {
 
     fn event(message: &str, format: LogFormat) -> String {
         let mut text = String::new();
-        write_event(Level::Warn, 1_765_924_235_999, &message, format, &mut text);
+        let unix_ms = 1_765_924_235_999;
+        EventLine { unix_ms, level: Level::Warn, target: "polygate", message: &message }.write(format, &mut text);
         text
     }
 
@@ -281,7 +309,8 @@ mod tests {
         let wanted = "2025-12-16T22:30:35.007Z info POST totpgenerator 200 json in=53 out=131 ms=0.412 account=1 \
                       key=pg-IYZ8lJ id=7f1c2e0a\n";
         assert_eq!(line(&CALL, LogFormat::Human), wanted);
-        let trace_id = TraceId::parse(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        let trace_id = TraceParent::parse(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+            .map(|parent| parent.trace_id);
         let refused = CallLine {
             trace_id,
             status: 503,
@@ -298,7 +327,8 @@ mod tests {
 
     #[test]
     fn a_call_is_an_object_for_programs() {
-        let trace_id = TraceId::parse(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        let trace_id = TraceParent::parse(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+            .map(|parent| parent.trace_id);
         let call = CallLine { trace_id, code: Some("invalid-key"), status: 401, ..CALL };
         let wanted = json!({
             "time": "2025-12-16T22:30:35.007Z", "level": "info", "request_id": "7f1c2e0a",
@@ -319,10 +349,11 @@ mod tests {
 
     #[test]
     fn a_message_is_one_line_whatever_it_says() {
-        let wanted = "2025-12-16T22:30:35.999Z warn: two\\u000alines\\u001b[31m\\u2028 é \" \\\n";
+        let wanted = "2025-12-16T22:30:35.999Z warn polygate: two\\u000alines\\u001b[31m\\u2028 é \" \\\n";
         assert_eq!(event("two\nlines\u{1b}[31m\u{2028} é \" \\", LogFormat::Human), wanted);
+        const LINE: &str = r#"{"time":"","level":"warn","target":"polygate","message":""}"#;
         let long = event(&"\n".repeat(10_000), LogFormat::Json);
-        assert_eq!(long.len(), MESSAGE_BYTES_MAX / 6 * 6 + r#"{"time":"","level":"warn","message":""}"#.len() + 25);
+        assert_eq!(long.len(), MESSAGE_BYTES_MAX / 6 * 6 + LINE.len() + 25);
         assert!(serde_json::from_str::<Value>(&long).is_ok());
     }
 

@@ -4,26 +4,52 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceId([u8; 32]);
 
-impl TraceId {
+/// The id of a span, a step of a trace: 16 lower-case hexadecimal digits, not all of them zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpanId([u8; 16]);
+
+/// Where in a trace a call comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceParent {
+    /// The trace.
+    pub trace_id: TraceId,
+    /// The span of the caller.
+    pub span_id: SpanId,
+    /// Whether the caller may have recorded it.
+    pub sampled: bool,
+}
+
+impl TraceParent {
     /// Reads a `traceparent` header (W3C Trace Context, section 3.2); `None` for what is none.
     ///
     /// Of versions to come, only what all have in common is read, as section 3.2.4 wants it.
-    pub fn parse(header: &[u8]) -> Option<TraceId> {
+    pub fn parse(header: &[u8]) -> Option<TraceParent> {
         let (known, more) = header.split_at_checked(55)?;
-        let [version, id, parent, flags] = [&known[..2], &known[3..35], &known[36..52], &known[53..]];
+        let [version, trace, parent, flags] = [&known[..2], &known[3..35], &known[36..52], &known[53..]];
         let is_hex = |field: &[u8]| field.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         let is_zero = |field: &[u8]| field.iter().all(|byte| *byte == b'0');
         let hyphens = [known[2], known[35], known[52]] == *b"---";
-        let fields = [version, id, parent, flags].into_iter().all(is_hex) && !is_zero(id) && !is_zero(parent);
+        let fields = [version, trace, parent, flags].into_iter().all(is_hex) && !is_zero(trace) && !is_zero(parent);
         let end = match version {
             b"ff" => false,
             b"00" => more.is_empty(),
             _ => more.first().is_none_or(|byte| *byte == b'-'),
         };
-        let id = id.try_into().ok()?;
-        (hyphens && fields && end).then_some(TraceId(id))
+        let (trace_id, span_id) = (TraceId(trace.try_into().ok()?), SpanId(parent.try_into().ok()?));
+        // The lowest bit of the two digits; the others are no business of ours.
+        let sampled = matches!(flags[1], b'1' | b'3' | b'5' | b'7' | b'9' | b'b' | b'd' | b'f');
+        (hyphens && fields && end).then_some(TraceParent { trace_id, span_id, sampled })
     }
+}
 
+impl TraceId {
+    /// Its digits.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("hexadecimal digits are ASCII")
+    }
+}
+
+impl SpanId {
     /// Its digits.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("hexadecimal digits are ASCII")
@@ -40,8 +66,13 @@ mod tests {
     fn what_is_well_formed_is_read() {
         let later = format!("cc{}-what-the-future-will-be-like", &PARENT[2..]);
         for header in [PARENT, &later, &later[..55]] {
-            let id = TraceId::parse(header.as_bytes()).unwrap();
-            assert_eq!(id.as_str(), "4bf92f3577b34da6a3ce929d0e0e4736", "{header}");
+            let TraceParent { trace_id, span_id, sampled } = TraceParent::parse(header.as_bytes()).unwrap();
+            assert_eq!(trace_id.as_str(), "4bf92f3577b34da6a3ce929d0e0e4736", "{header}");
+            assert_eq!((span_id.as_str(), sampled), ("00f067aa0ba902b7", true), "{header}");
+        }
+        for (flags, sampled) in [("00", false), ("02", false), ("03", true), ("fe", false), ("ff", true)] {
+            let header = format!("{}{flags}", &PARENT[..53]);
+            assert_eq!(TraceParent::parse(header.as_bytes()).unwrap().sampled, sampled, "{header}");
         }
     }
 
@@ -64,7 +95,7 @@ mod tests {
             &zero_parent,
         ];
         for header in forms {
-            assert_eq!(TraceId::parse(header.as_bytes()), None, "{header}");
+            assert_eq!(TraceParent::parse(header.as_bytes()), None, "{header}");
         }
     }
 }

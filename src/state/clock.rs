@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// The system's time, or one that stands still until it is told to go on. Clones share it.
+/// The system's time, one that stands still until it is told to go on, or one that somebody tells. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
 
@@ -15,6 +15,8 @@ enum Source {
     },
     /// Microseconds of Unix time.
     Fixed(Arc<AtomicU64>),
+    /// Unix time, asked for each time.
+    Told(fn() -> Duration),
 }
 
 impl Clock {
@@ -29,7 +31,12 @@ impl Clock {
         Clock(Source::Fixed(Arc::new(AtomicU64::new(microseconds(Duration::from_secs(unix_s))))))
     }
 
-    /// Moves a fixed clock forward; the system's takes no orders.
+    /// A clock that shows what `unix_time` returns.
+    pub fn told(unix_time: fn() -> Duration) -> Clock {
+        Clock(Source::Told(unix_time))
+    }
+
+    /// Moves a fixed clock forward; others take no orders.
     pub fn advance(&self, by: Duration) {
         if let Source::Fixed(now) = &self.0 {
             now.fetch_add(microseconds(by), Ordering::AcqRel);
@@ -50,6 +57,7 @@ impl Clock {
                 u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
             }
             Source::Fixed(now) => now.load(Ordering::Acquire) / 1_000,
+            Source::Told(unix_time) => u64::try_from(unix_time().as_millis()).unwrap_or(u64::MAX),
         }
     }
 
@@ -58,6 +66,7 @@ impl Clock {
         match &self.0 {
             Source::System { start } => start.elapsed(),
             Source::Fixed(now) => Duration::from_micros(now.load(Ordering::Acquire)),
+            Source::Told(unix_time) => unix_time(),
         }
     }
 }

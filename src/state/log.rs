@@ -5,17 +5,17 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use crate::config::Logs;
-use crate::pure::log_line::{self, CallLine, Level};
+use crate::pure::log_line::{CallLine, EventLine, Level, LogFormat};
 
 use super::clock::Clock;
-use super::report::Report;
+use super::events::PROGRAM;
 
 /// How long a line may wait to be written.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
@@ -36,7 +36,9 @@ pub struct Log(Option<Arc<Shared>>);
 
 #[derive(Debug)]
 struct Shared {
-    logs: Logs,
+    format: LogFormat,
+    /// A [`Level`]: lines below it are left out.
+    level: AtomicU8,
     clock: Clock,
     waiting: Mutex<Waiting>,
     /// Rung when there is something to be done before the interval is over.
@@ -64,7 +66,14 @@ impl Log {
     /// A log that goes to `sink`, and the thread that writes it. Fails when the system refuses one.
     pub fn start(logs: Logs, clock: Clock, sink: impl Write + Send + 'static) -> io::Result<(Log, Writer)> {
         let (waiting, bell) = (Mutex::default(), Condvar::new());
-        let shared = Arc::new(Shared { logs, clock, waiting, bell, dropped: AtomicU64::new(0) });
+        let shared = Arc::new(Shared {
+            format: logs.format,
+            level: AtomicU8::new(logs.level as u8),
+            clock,
+            waiting,
+            bell,
+            dropped: AtomicU64::new(0),
+        });
         let (ended, end) = mpsc::channel();
         let at_work = Arc::clone(&shared);
         thread::Builder::new().name("log".to_owned()).spawn(move || {
@@ -79,20 +88,28 @@ impl Log {
     pub fn call(&self, call: &CallLine<'_>) {
         let Some(shared) = self.takes(Level::of_status(call.status)) else { return };
         let mut line = String::with_capacity(LINE_BYTES);
-        call.write(shared.logs.format, &mut line);
+        call.write(shared.format, &mut line);
         shared.push(&line, WAITING_BYTES_MAX, false);
     }
 
-    /// Tells the operator something, without delay: the program may be about to end.
-    pub fn event(&self, level: Level, message: &dyn Display) {
+    /// Writes down what `target` tells the operator, without delay if it is `urgent`: the program may be about to end.
+    pub fn event(&self, level: Level, target: &str, message: &dyn Display, urgent: bool) {
         let Some(shared) = self.takes(level) else { return };
-        shared.push(&shared.event(level, message), WAITING_BYTES_MAX + EVENTS_BYTES, true);
+        shared.push(&shared.event(level, target, message), WAITING_BYTES_MAX + EVENTS_BYTES, urgent);
     }
 
-    /// How trouble gets into the log.
-    pub fn report(&self) -> Report {
-        let log = self.clone();
-        Arc::new(move |message| log.event(Level::Warn, message))
+    /// Leaves lines below `level` out from now on.
+    pub fn set_level(&self, level: Level) {
+        if let Some(shared) = &self.0 {
+            shared.level.store(level as u8, Relaxed);
+        }
+    }
+
+    /// Counts a line that is left out because there are too many of its kind.
+    pub fn leave_out(&self) {
+        if let Some(shared) = &self.0 {
+            shared.dropped.fetch_add(1, Relaxed);
+        }
     }
 
     /// How many lines were dropped since the start.
@@ -101,7 +118,7 @@ impl Log {
     }
 
     fn takes(&self, level: Level) -> Option<&Shared> {
-        self.0.as_deref().filter(|shared| level >= shared.logs.level)
+        self.0.as_deref().filter(|shared| level as u8 >= shared.level.load(Relaxed))
     }
 }
 
@@ -127,9 +144,9 @@ impl Shared {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn event(&self, level: Level, message: &dyn Display) -> String {
+    fn event(&self, level: Level, target: &str, message: &dyn Display) -> String {
         let mut line = String::with_capacity(LINE_BYTES);
-        log_line::write_event(level, self.clock.unix_ms(), message, self.logs.format, &mut line);
+        EventLine { unix_ms: self.clock.unix_ms(), level, target, message }.write(self.format, &mut line);
         line
     }
 
@@ -162,7 +179,7 @@ impl Shared {
             drop(waiting);
             if dropped > 0 {
                 let told = format_args!("{dropped} lines of the log are missing here: it is read too slowly");
-                lines.extend_from_slice(self.event(Level::Warn, &told).as_bytes());
+                lines.extend_from_slice(self.event(Level::Warn, PROGRAM, &told).as_bytes());
             }
             if !lines.is_empty() && sink.write_all(&lines).and_then(|()| sink.flush()).is_err() {
                 // There is nobody left to tell but the metrics.
@@ -184,7 +201,6 @@ mod tests {
     use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 
     use super::*;
-    use crate::pure::log_line::LogFormat;
 
     const LOGS: Logs = Logs { format: LogFormat::Human, level: Level::Info };
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -246,9 +262,9 @@ mod tests {
         let (log, writer) = Log::start(LOGS, Clock::fixed(0), Told(told)).unwrap();
         log.call(&call(200));
         assert!(lines.recv_timeout(PATIENCE).unwrap().contains(" totpgenerator 200 "));
-        log.event(Level::Info, &"the end");
+        log.event(Level::Info, PROGRAM, &"the end", true);
         drop(writer);
-        assert_eq!(lines.try_recv().unwrap(), "1970-01-01T00:00:00.000Z info: the end\n");
+        assert_eq!(lines.try_recv().unwrap(), "1970-01-01T00:00:00.000Z info polygate: the end\n");
     }
 
     #[test]
@@ -259,11 +275,17 @@ mod tests {
         for status in [200, 404, 500] {
             log.call(&call(status));
         }
-        log.event(Level::Info, &"not told");
-        (log.report())(&"told");
+        log.event(Level::Info, PROGRAM, &"not told", true);
+        log.event(Level::Warn, PROGRAM, &"told", true);
+        // Which can change.
+        log.set_level(Level::Info);
+        log.call(&call(201));
+        log.set_level(Level::Warn);
+        log.call(&call(202));
         drop(writer);
         let all: String = lines.iter().collect();
-        assert!(all.contains(" 500 ") && all.contains("warn: told\n") && all.lines().count() == 2, "{all}");
+        let told = [" 500 ", "warn polygate: told\n", " 201 "];
+        assert!(told.iter().all(|told| all.contains(told)) && all.lines().count() == 3, "{all}");
     }
 
     #[test]
@@ -280,14 +302,14 @@ mod tests {
         assert!(log.dropped() > 0);
         let waiting_bytes = log.0.as_ref().unwrap().waiting().lines.len();
         assert!((WAITING_BYTES_MAX - LINE_BYTES..=WAITING_BYTES_MAX).contains(&waiting_bytes), "{waiting_bytes}");
-        log.event(Level::Warn, &"there is room for this");
+        log.event(Level::Warn, PROGRAM, &"there is room for this", true);
         for _ in 0..1_000 {
             let_it.send(()).unwrap();
         }
         drop(writer);
         let all: String = lines.iter().collect();
-        assert!(all.contains("warn: there is room for this\n"));
-        let told = format!("warn: {} lines of the log are missing here", log.dropped());
+        assert!(all.contains("warn polygate: there is room for this\n"));
+        let told = format!("warn polygate: {} lines of the log are missing here", log.dropped());
         assert!(all.contains(&told), "{}", &all[all.len() - 300..]);
         assert_eq!(all.matches("totpgenerator").count() as u64 + log.dropped(), 100_001);
     }

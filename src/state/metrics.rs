@@ -13,11 +13,14 @@ use crate::pure::format::Format;
 
 use super::journal::Figures;
 use super::load::Load;
+use super::process::Process;
 use super::store::Channel;
 
 /// The statuses that have a number of their own, those of most calls first; all others share the last.
-const STATUSES: [u16; 23] =
-    [200, 429, 401, 403, 400, 404, 502, 204, 201, 202, 402, 405, 406, 408, 409, 413, 415, 422, 431, 500, 503, 504, 0];
+const STATUSES: [u16; 24] = [
+    200, 429, 401, 403, 400, 404, 502, 204, 201, 202, 402, 405, 406, 408, 409, 413, 415, 422, 431, 499, 500, 503, 504,
+    0,
+];
 /// The labels of formats: those of [`Format::ALL`], and one for answers that have but one.
 const FORMATS: [&str; 5] = ["json", "xml", "yaml", "csv", "none"];
 /// Upper bounds of the buckets of durations, in microseconds. Beyond the last there is one more bucket.
@@ -59,6 +62,12 @@ pub struct Metrics {
     pub records_folded: Counter,
     /// Credits that they charged.
     pub credits_charged: Counter,
+    /// Spans that a collector of traces took.
+    pub spans_exported: Counter,
+    /// Spans that it was sent and did not take.
+    pub spans_failed: Counter,
+    /// Spans that were not sent, because too many were waiting.
+    pub spans_dropped: Counter,
     notices_delivered: [Counter; CHANNELS.len()],
     notices_failed: [Counter; CHANNELS.len()],
 }
@@ -136,6 +145,9 @@ impl Metrics {
             folds_us: Counter::default(),
             records_folded: Counter::default(),
             credits_charged: Counter::default(),
+            spans_exported: Counter::default(),
+            spans_failed: Counter::default(),
+            spans_dropped: Counter::default(),
             notices_delivered: Default::default(),
             notices_failed: Default::default(),
         }
@@ -208,19 +220,47 @@ impl Metrics {
                 page.sample("polygate_notices_total", &labels, counter.get());
             }
         }
-        let help = "Lines of the log that were dropped, because it was read too slowly or could not be written.";
+        page.family("polygate_spans_total", "counter", "Spans of traces, by what became of them.");
+        let outcomes =
+            [("exported", &self.spans_exported), ("failed", &self.spans_failed), ("dropped", &self.spans_dropped)];
+        for (outcome, counter) in outcomes {
+            page.sample("polygate_spans_total", &[("outcome", &outcome)], counter.get());
+        }
+        let help = "Lines of the log that were dropped: too slowly read, not writable, or too much from libraries.";
         page.single("polygate_log_lines_dropped_total", "counter", help, log_lines_dropped);
 
         page.family("polygate_build_info", "gauge", "The version that runs.");
         page.sample("polygate_build_info", &[("version", &env!("CARGO_PKG_VERSION"))], 1);
+        self.write_process(&mut page);
+        page.0
+    }
+
+    /// By the names that Prometheus has for all processes.
+    fn write_process(&self, page: &mut Page) {
         let help = "When the process started, in seconds of Unix time.";
         page.single("process_start_time_seconds", "gauge", help, self.start_unix_s);
-        page.0
+        let process = Process::now();
+        page.family("process_cpu_seconds_total", "counter", "Processor time of the process, in seconds.");
+        page.sample("process_cpu_seconds_total", &[], process.cpu.as_secs_f64());
+        for (name, help, value) in [
+            ("process_resident_memory_bytes", "Memory in use.", process.resident_bytes),
+            ("process_virtual_memory_bytes", "Memory set aside.", process.virtual_bytes),
+            ("process_open_fds", "Open files, sockets included.", process.open_files),
+            ("process_max_fds", "The most open files.", process.files_max),
+        ] {
+            if let Some(value) = value {
+                page.single(name, "gauge", help, value);
+            }
+        }
     }
 
     fn write_calls(&self, page: &mut Page) {
         let routes = self.routes().clone();
-        page.family("polygate_requests_total", "counter", "Requests answered.");
+        page.family(
+            "polygate_requests_total",
+            "counter",
+            "Requests by the status of their answer; 499 where there was none.",
+        );
         for route in &routes {
             for (at, status) in STATUSES.iter().enumerate() {
                 for (format_at, format) in FORMATS.iter().enumerate() {

@@ -1,6 +1,8 @@
 //! Layer 2: what outlives a call and is shared by all of them. No HTTP.
 
+pub mod background;
 pub mod clock;
+pub mod events;
 pub mod folder;
 pub mod health;
 pub mod journal;
@@ -10,8 +12,10 @@ pub mod load;
 pub mod log;
 pub mod meter;
 pub mod metrics;
+pub mod process;
 pub mod report;
 pub mod routine;
 pub mod store;
 pub mod tally;
+pub mod traces;
 pub mod usage;

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import threading
@@ -10,7 +11,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import live  # noqa: E402
 
 END_TIMEOUT_S = 30
-READY = b"Polygate listens on http://127.0.0.1:"
+READY = re.compile(rb"Polygate listens on https?://127\.0\.0\.1:(\d+)\n")
 
 
 class Server:
@@ -23,10 +24,12 @@ class Server:
             self._process = subprocess.Popen(command, env=live.environment(), stdout=subprocess.PIPE, stderr=errors)
         with self._process.stdout as output:
             line = output.readline()
-        if not line.startswith(READY):
+        ready = READY.fullmatch(line)
+        if not ready:
             self._process.kill()
             raise RuntimeError(f"the server does not start: it ended with {self.ended()}, saying {self.errors()}")
-        self.port = int(line[len(READY) :])
+        self.port = int(ready[1])
+        self.pid = self._process.pid
 
     def end(self, signal):
         """Sends a signal, if there is still somebody to hear it."""

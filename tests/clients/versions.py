@@ -7,7 +7,6 @@ import pathlib
 import re
 import subprocess
 import sys
-import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -61,20 +60,14 @@ def main():
         with_h2load(url, key, [])
         with_h2load(url, key, ["--h1"])
         check("nghttp", "[ERROR]" not in run("nghttp", "--stat", f"{url}/openapi.json"))
-    with tempfile.TemporaryDirectory(prefix="polygate-tls-") as files:
-        certificate, private = f"{files}/cert.pem", f"{files}/key.pem"
-        made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-        names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-        subprocess.run([*made, *names, "-keyout", private, "-out", certificate], check=True, stderr=subprocess.DEVNULL)
-        settings = {"POLYGATE_TLS__CERTIFICATE": certificate, "POLYGATE_TLS__KEY": private}
-        with live.server(["mega"], settings) as encrypted:
-            url, key = encrypted.url.replace("http:", "https:"), encrypted.keys["mega"]
-            trusted = ["--cacert", certificate]
-            with_curl(url, key, [*trusted, "--tls-max", "1.2"], "--http2", "2")
-            with_curl(url, key, [*trusted, "--tlsv1.3"], "--http2", "2")
-            with_curl(url, key, trusted, "--http1.1", "1.1")
-            with_h2load(url, key, [])
-            with_h2load(url, key, ["--h1"])
+    with live.certificate() as (certificate, settings), live.server(["mega"], settings) as encrypted:
+        url, key = encrypted.url.replace("http:", "https:"), encrypted.keys["mega"]
+        trusted = ["--cacert", certificate]
+        with_curl(url, key, [*trusted, "--tls-max", "1.2"], "--http2", "2")
+        with_curl(url, key, [*trusted, "--tlsv1.3"], "--http2", "2")
+        with_curl(url, key, trusted, "--http1.1", "1.1")
+        with_h2load(url, key, [])
+        with_h2load(url, key, ["--h1"])
 
 
 if __name__ == "__main__":

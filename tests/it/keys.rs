@@ -342,7 +342,7 @@ fn a_plan_that_is_not_defined_keeps_nobody_else_from_being_served() {
     let mut server = Server::start(&desk, "--config polygate.yaml");
     assert_eq!((server.call(&good), server.call(&lost[0]), server.call(&lost[1])), (200, 401, 401));
     let told = BufReader::new(server.child.stderr.take().unwrap()).lines();
-    let trouble = told.map(|line| line.unwrap().split_once(" warn: ").map(|(_, told)| told.to_owned()));
+    let trouble = told.map(|line| line.unwrap().split_once(" warn polygate: ").map(|(_, told)| told.to_owned()));
     let told: Vec<String> = trouble.flatten().take(2).collect();
     for (line, account, plan) in [(&told[0], "a@example.org", "mega"), (&told[1], "b@example.org", "pro")] {
         let start = format!("account {account} has the plan `{plan}`, which the configuration does not define");

@@ -54,6 +54,7 @@ fn every_answer_is_a_line_and_so_are_start_and_end() {
 
     let (calls, events): (Vec<&Value>, Vec<&Value>) = lines.iter().partition(|line| line["request_id"].is_string());
     let told: Vec<&str> = events.iter().map(|event| event["message"].as_str().unwrap()).collect();
+    assert!(events.iter().all(|event| event["target"] == "polygate" && event["level"] == "info"), "{events:?}");
     let address = server.url.strip_prefix("http://").unwrap();
     let version = env!("CARGO_PKG_VERSION");
     let start = format!("polygate {version} serves {address}");
@@ -84,6 +85,41 @@ fn every_answer_is_a_line_and_so_are_start_and_end() {
         assert_eq!(call["response_bytes"], body.len(), "{call} {answer}");
         assert!(call["ms"].as_f64().is_some_and(|ms| (0.0..10_000.0).contains(&ms)), "{call}");
     }
+}
+
+/// Begins a call whose body is waited for.
+fn begin(server: &Server, id: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).unwrap();
+    let head = format!(
+        "POST /v1/api/key2otp HTTP/1.1\r\nHost: t\r\nX-Request-ID: {id}\r\nContent-Type: application/json\r\n\
+         Content-Length: 29\r\nExpect: 100-continue\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    // It is under way when the server asks for the body.
+    let mut word = [0; 25];
+    stream.read_exact(&mut word).unwrap();
+    assert_eq!(&word, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream
+}
+
+#[test]
+fn calls_that_nobody_waits_for_are_lines_too() {
+    let desk = Desk::new();
+    desk.write("logs: { format: json }\nlimits: { drain_timeout_s: 1 }");
+    let mut server = Server::start(&desk, "--config polygate.yaml");
+    drop(begin(&server, "gone"));
+    let _waits = begin(&server, "waits");
+    let lines = stop(&mut server);
+    let lines: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told = |id: &str| {
+        let mut of = lines.iter().filter(|line| line["request_id"] == id);
+        let line = of.next().unwrap_or_else(|| panic!("{id}: {lines:?}"));
+        assert!(of.next().is_none(), "{lines:?}");
+        format!("{} {} {}", line["route"], line["status"], line["code"])
+    };
+    // What ended too early could also be a mistake of the client's.
+    assert_eq!(told("gone"), r#""key2otp" 400 "malformed-request""#);
+    assert_eq!(told("waits"), r#""key2otp" 499 "server-stopped""#);
 }
 
 #[test]

@@ -21,5 +21,6 @@ mod sockets;
 mod spec;
 mod support;
 mod tls;
+mod traces;
 mod upstream;
 mod vectors;

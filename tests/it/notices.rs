@@ -12,8 +12,9 @@ use data_encoding::BASE64;
 use governor::clock::Clock as _;
 use polygate::accounts::{self, KeyRequest};
 use polygate::config::{Config, Notices};
-use polygate::edge::notices::{Courier, watch};
+use polygate::edge::notices::watch;
 use polygate::pure::plan::Plan;
+use polygate::state::background::Background;
 use polygate::state::clock::Clock;
 use polygate::state::log::Log;
 use polygate::state::metrics::Metrics;
@@ -67,7 +68,7 @@ impl Desk {
         self.raw.last_insert_rowid()
     }
 
-    fn watch(&self, notices: &Notices) -> Courier {
+    fn watch(&self, notices: &Notices) -> Option<Background> {
         let reports = Arc::clone(&self.reports);
         let report: Report = Arc::new(move |line| reports.lock().unwrap().push(line.to_string()));
         let metrics = Arc::new(Metrics::new(0));
@@ -500,7 +501,7 @@ fn a_server_tells_of_credits_as_they_run_out() {
 fn where_nothing_is_configured_nothing_runs() {
     let desk = Desk::new();
     let courier = desk.watch(&Notices::default());
-    assert_eq!(format!("{courier:?}"), "Courier { stop: None, thread: None }");
+    assert!(courier.is_none());
 }
 
 /// A mail server that says `to_receiver` to every receiver, and hands out what it was told, line by line.

@@ -2,8 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
 
 use crate::program::{Desk, Server};
@@ -64,6 +66,17 @@ fn what_calls_did_is_in_the_metrics() {
     assert_eq!(value("polygate_request_duration_seconds_count{route=\"totpgenerator\"}"), 74);
     assert_eq!(value("polygate_limited_total{by=\"key\"}"), limited);
     assert!(value("polygate_journal_writes_total") > 0 && value("process_start_time_seconds") > 1_700_000_000);
+    // What the system says of it from outside.
+    let pid = server.child.id();
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(files.split_whitespace().nth(3), Some(&*value("process_max_fds").to_string()));
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    assert!(value("process_open_fds").abs_diff(open) < 10, "{open}: {text}");
+    let (resident, set_aside) = (value("process_resident_memory_bytes"), value("process_virtual_memory_bytes"));
+    assert!((1 << 20..1 << 30).contains(&resident) && resident < set_aside, "{text}");
+    let cpu = text.lines().find_map(|line| line.strip_prefix("process_cpu_seconds_total ")).unwrap();
+    assert!(cpu.parse::<f64>().is_ok_and(|cpu| cpu > 0.0 && cpu < 1_000.0), "{cpu}");
     // Nobody is named.
     assert!(!text.contains("example.org") && !text.contains(&good[..9]));
 }
@@ -119,6 +132,50 @@ fn a_database_that_cannot_be_written_is_told_and_so_is_its_return() {
     assert_eq!(ask(&private, "GET /healthz").0, 200);
     database.execute_batch("ROLLBACK").unwrap();
     until_ready_is(&private, 200);
+}
+
+#[test]
+fn a_journal_that_cannot_be_written_is_told_and_so_is_its_return() {
+    let desk = Desk::new();
+    let key = desk.create("");
+    desk.write("private_listen: 127.0.0.1:0\nlogs: { level: warn }");
+    // Writing beyond the limit is to fail, and not to end the program.
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_polygate"), "--data", "data"]);
+    command.args(["serve", "--listen", "127.0.0.1:0", "--config", "polygate.yaml"]);
+    let mut server = Server::spawn({
+        command.env_clear().current_dir(&desk.directory);
+        command
+    });
+    let private = server.printed("Metrics and health: ").unwrap();
+    let private = private.strip_prefix("Metrics and health: http://").unwrap().to_owned();
+    until_ready_is(&private, 200);
+    assert_eq!(server.call(&key), 200);
+
+    let pid = Pid::from_raw(i32::try_from(server.child.id()).unwrap());
+    let file_bytes = |current| prlimit(pid, Resource::Fsize, Rlimit { current, maximum: None }).unwrap();
+    file_bytes(Some(0));
+    assert_eq!(server.call(&key), 503);
+    let told = until_ready_is(&private, 503);
+    assert_eq!(told["wrong"]["journal"], "charges cannot be written", "{told}");
+    file_bytes(None);
+    until_ready_is(&private, 200);
+    assert_eq!(server.call(&key), 200);
+}
+
+#[test]
+fn a_clock_that_is_wrong_is_told() {
+    let desk = Desk::new();
+    desk.create("");
+    // As if charges had been made an hour from now: the clock has been put back.
+    let database = rusqlite::Connection::open(desk.data().join("polygate.db")).unwrap();
+    database.execute("UPDATE api_key SET last_used_unix_s = unixepoch() + 3600", []).unwrap();
+    drop(database);
+    let (_server, private) = start(&desk);
+    let told = until_ready_is(&private, 503);
+    let clock = told["wrong"]["clock"].as_str().unwrap();
+    assert!(clock.starts_with("it stands 3") && clock.ends_with(" s before the last charge"), "{told}");
+    assert_eq!(told["wrong"].as_object().unwrap().len(), 1, "{told}");
 }
 
 #[test]

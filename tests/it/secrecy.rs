@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use data_encoding::{BASE32_NOPAD, BASE64, BASE64URL, HEXLOWER};
 
 use crate::program::{Desk, Server};
+use crate::traces::{Answer, Collector};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -105,6 +106,7 @@ struct Watched {
     keys: [String; 2],
     server: Server,
     private: String,
+    collector: Collector,
     told: Arc<Mutex<String>>,
     reader: JoinHandle<()>,
     answers: Found,
@@ -115,6 +117,7 @@ struct Watched {
 impl Watched {
     fn start(format: &str) -> Watched {
         let desk = Desk::new();
+        let collector = Collector::new(Answer::Takes);
         // Nobody listens at these ports.
         desk.write(&format!(
             "private_listen: 127.0.0.1:0\n\
@@ -125,9 +128,14 @@ impl Watched {
              default_plan: large\n\
              open: {{ requests_a_minute: 100000 }}\n\
              limits: {{ body_read_timeout_s: 1 }}\n\
+             traces: {{ endpoint: 'http://{}/{}?x={}', headers: ['Authorization: Bearer {}'], sample_ratio: 1 }}\n\
              notices:\n  \
                webhook: {{ url: 'http://127.0.0.1:9/{}?to={}', secret: whsec_{} }}\n  \
                email: {{ server: 127.0.0.1, port: 9, tls: none, username: {}, password: {}, from: a@example.org }}\n",
+            collector.address,
+            marker("collector path"),
+            marker("collector query"),
+            marker("collector token"),
             marker("webhook path"),
             marker("webhook query"),
             marker("webhook secret"),
@@ -136,7 +144,10 @@ impl Watched {
         ));
         let keys = ["a@example.org --plan large", "b@example.org --plan slow"]
             .map(|account| desk.create(&format!("--config polygate.yaml --account {account}")));
-        let mut server = Server::start(&desk, "--config polygate.yaml");
+        let mut command = desk.command("serve --listen 127.0.0.1:0 --config polygate.yaml");
+        // Nobody can make libraries more talkative.
+        command.envs([("RUST_LOG", "trace"), ("OTEL_LOG_LEVEL", "debug")]);
+        let mut server = Server::spawn(command);
         let private = server.printed("Metrics and health: http://").unwrap();
         let private = private.strip_prefix("Metrics and health: http://").unwrap().to_owned();
         let told = Arc::new(Mutex::new(String::new()));
@@ -146,7 +157,7 @@ impl Watched {
             move || errors.lines().for_each(|line| told.lock().unwrap().push_str(&(line.unwrap() + "\n")))
         });
         let (answers, bodies, statuses) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
-        Watched { desk, keys, server, private, told, reader, answers, bodies, statuses }
+        Watched { desk, keys, server, private, collector, told, reader, answers, bodies, statuses }
     }
 
     /// Sends bytes as they are, and keeps the answer. Whoever is refused early may not get everything sent.
@@ -261,6 +272,8 @@ fn search(format: &str) {
     let log = it.told.lock().unwrap().clone();
     found.push(("standard error".to_owned(), log.clone().into_bytes()));
     found.append(&mut it.answers);
+    // Its address and token are its own.
+    found.extend(it.collector.posted().into_iter().map(|posted| ("the collector".to_owned(), posted.body)));
 
     // What is searched is what there is to be searched.
     for status in [200, 204, 400, 401, 403, 404, 405, 406, 408, 413, 415, 429, 431] {
@@ -275,6 +288,8 @@ fn search(format: &str) {
     };
     in_some("standard error", "control-of-the-request-id");
     in_some("standard error", &keys[0][..9]);
+    in_some("the collector", "control-of-the-request-id");
+    in_some("the collector", "GET /v1/totpgenerator");
     in_some("polygate.db", "a@example.org");
     in_some("polygate.db-wal while it runs", "webhook");
     in_some(".journal while it runs", "PGJRNL");
@@ -342,6 +357,7 @@ fn in_heads(it: &mut Watched, good: &str, stranger: &str) {
                 "X-Request-ID: <{}>",
                 "traceparent: 00-{}",
                 "tracestate: a={}",
+                "baggage: a={}",
                 "{}: 1",
                 "Host: {}",
                 "Expect: {}",

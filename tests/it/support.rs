@@ -34,6 +34,8 @@ pub struct Setup {
     pub config: String,
     /// Takes what the operator is told, which is otherwise a failure.
     pub reports: Option<Reports>,
+    /// In place of one that stands at `now_unix_s`.
+    pub clock: Option<Clock>,
 }
 
 pub type Reports = Arc<Mutex<Vec<String>>>;
@@ -47,6 +49,7 @@ impl Default for Setup {
             expires_unix_s: None,
             config: String::new(),
             reports: None,
+            clock: None,
         }
     }
 }
@@ -81,7 +84,7 @@ impl App {
         let config = Config::load(Some(&file), std::iter::empty()).unwrap();
         let config = Config { data: data.path().to_owned(), ..config };
 
-        let clock = Clock::fixed(setup.now_unix_s);
+        let clock = setup.clock.clone().unwrap_or_else(|| Clock::fixed(setup.now_unix_s));
         let mut store = Store::open(data.path()).unwrap();
         let plan = config.plans.iter().find(|plan| plan.name == setup.plan).unwrap();
         let key = ApiKey::generate(&SystemRandom::new()).unwrap();

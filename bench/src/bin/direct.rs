@@ -23,7 +23,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = Config::load(Some(Path::new(&config)), std::iter::empty())?;
     let limits = config.limits.clone();
     let config = Config { data: data.into(), ..config };
-    let (gateway, folder) = polygate::open(config, Clock::system(), Arc::new(|message| eprintln!("{message}")), Log::off())?;
+    let (log, _writer) = Log::start(config.logs, Clock::system(), std::io::stderr())?;
+    let (gateway, folder) = polygate::open(config, Clock::system(), log.report(), log)?;
     let _folding = folder::watch(folder)?;
     let mut protocol = http1::Builder::new();
     protocol.timer(TokioTimer::new()).header_read_timeout(limits.header_read_timeout).writev(false);
@@ -36,7 +37,7 @@ async fn answer(
 ) -> Response<impl Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>> {
     let (head, stream) = request.into_parts();
     let peer = [127, 0, 0, 1].into();
-    let admitted = claim::open(&gateway, Head::new(head), peer).and_then(authenticate).and_then(admit);
+    let admitted = claim::open(&gateway, Head::new(head.into()), peer).and_then(authenticate).and_then(admit);
     let received = body::read(admitted, BodyDataStream::new(stream)).await;
     let answered = match received.and_then(decode).and_then(reserve) {
         Ok(call) => invoke(call).await,

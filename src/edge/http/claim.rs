@@ -8,7 +8,7 @@ use uuid::Uuid;
 use warp::{Filter, Rejection};
 
 use crate::config::{Access, NotAcceptable};
-use crate::gateway::{Call, Came, Claimed, Context, Credential, Flow, Gateway, Head, Refused, Request};
+use crate::gateway::{Call, Came, Claimed, Context, Credential, Flow, Gateway, Head, Kept, Refused, Request};
 use crate::pure::accept::{self, Choice};
 use crate::pure::address::client_address;
 use crate::pure::envelope::Dialect;
@@ -16,7 +16,7 @@ use crate::pure::fault::Fault;
 use crate::pure::format::{Format, Style};
 use crate::pure::key::KeyHash;
 use crate::pure::log_line::{self, UNKNOWN_METHOD};
-use crate::pure::trace::TraceId;
+use crate::pure::trace::TraceParent;
 use crate::service::catalog::{METHODS, Route};
 
 use super::documents;
@@ -29,6 +29,9 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// What is carried of `tracestate`: as much as everybody has to (W3C Trace Context, section 3.3.1.5).
+const TRACESTATE_BYTES_MAX: usize = 512;
 
 /// Claims every request that is a call. It rejects the two kinds that are none, preflights and documents, before anything
 /// is counted, so that the filters after the chain answer them.
@@ -46,7 +49,7 @@ pub fn claim(
 /// line and the path, and reject, for want of a query, most of what is posted.
 pub fn lift<B>(request: http::Request<B>) -> http::Request<B> {
     let (head, body) = request.into_parts();
-    lifted(Head::new(head), body)
+    lifted(Head::new(head.into()), body)
 }
 
 /// A lifted request of these parts.
@@ -62,11 +65,12 @@ pub fn head() -> impl Filter<Extract = (Head,), Error = Rejection> + Copy {
 }
 
 /// What the answer to `head` needs, before anything else is known.
-pub fn context(gateway: &Arc<Gateway>, headers: &HeaderMap, peer: IpAddr) -> Box<Context> {
+pub fn context(gateway: &Arc<Gateway>, headers: &HeaderMap, peer: IpAddr) -> Kept {
     let lines_of = |name: HeaderName| headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
     let accepted = accept::choose(lines_of(header::ACCEPT));
+    let parent = headers.get(TRACEPARENT).and_then(|line| TraceParent::parse(line.as_bytes()));
     let came = Came { unix_ms: gateway.clock.unix_ms(), monotonic: gateway.clock.monotonic() };
-    Box::new(Context {
+    Kept::new(Context {
         gateway: gateway.clone(),
         request_id: request_id(headers),
         choice: accepted.unwrap_or(Choice::JSON),
@@ -77,7 +81,8 @@ pub fn context(gateway: &Arc<Gateway>, headers: &HeaderMap, peer: IpAddr) -> Box
         is_https: is_https(gateway, headers, peer),
         now_unix_s: came.unix_ms / 1_000,
         came,
-        trace_id: headers.get(TRACEPARENT).and_then(|line| TraceId::parse(line.as_bytes())),
+        parent,
+        trace_state: parent.filter(|_| gateway.traces.are_on()).and_then(|_| trace_state(headers)),
         method: UNKNOWN_METHOD,
         can_stream: true,
         reached: gateway.catalog.unknown.clone(),
@@ -85,6 +90,7 @@ pub fn context(gateway: &Arc<Gateway>, headers: &HeaderMap, peer: IpAddr) -> Box
         api: None,
         caller: None,
         quota: None,
+        head: None,
     })
 }
 
@@ -96,11 +102,18 @@ fn is_https(gateway: &Gateway, headers: &HeaderMap, peer: IpAddr) -> bool {
     gateway.config.tls.is_some() || says_so() && trusted.iter().any(|network| network.contains(&peer.to_canonical()))
 }
 
+/// The lines of `tracestate` as one, unless they are too long or no text.
+fn trace_state(headers: &HeaderMap) -> Option<String> {
+    let lines: Option<Vec<&str>> = headers.get_all(TRACESTATE).iter().map(|line| line.to_str().ok()).collect();
+    lines.map(|lines| lines.join(",")).filter(|state| !state.is_empty() && state.len() <= TRACESTATE_BYTES_MAX)
+}
+
 /// Path, then method, then format: whatever is wrong with the head of a call is found here.
 pub fn open(gateway: &Arc<Gateway>, head: Head, peer: IpAddr) -> Flow<Claimed> {
     let mut context = context(gateway, &head.headers, peer);
     context.method = log_line::method(head.method.as_str());
     context.can_stream = head.version > Version::HTTP_10;
+    context.head = Some(head.clone());
     let refuse = |context, fault| Err(Refused { context, fault });
 
     // CONNECT alone names no path (RFC 9110 section 9.3.6).

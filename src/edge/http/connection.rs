@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
-use std::panic::AssertUnwindSafe;
+use std::panic::{self, AssertUnwindSafe};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -28,7 +28,9 @@ use crate::gateway::{Gateway, Head, Refused};
 use crate::pure::fault::Fault;
 
 use super::bare::Dressed;
+use super::frames::Calm;
 use super::framing::Doubt;
+use super::linger::Lingering;
 use super::progress::{Begun, Noted, Progress};
 use super::stream::Stream;
 use super::tls::{H2, Tls};
@@ -72,19 +74,36 @@ impl Server {
 
     /// Serves one connection to its end. The other end's failures are its own: it hung up, was too slow, or spoke no HTTP.
     pub async fn serve(self: Arc<Server>, stream: TcpStream, peer: IpAddr, progress: Arc<Progress>) {
+        let mut calls = warp::service(chain(self.gateway.clone(), peer));
+        self.serve_by(stream, peer, progress, move |head, body| calls.call(claim::lifted(head, body))).await;
+    }
+
+    /// The same, with calls that are made by `call`.
+    pub async fn serve_by<C>(
+        self: Arc<Server>,
+        stream: TcpStream,
+        peer: IpAddr,
+        progress: Arc<Progress>,
+        call: impl FnMut(Head, Incoming) -> C,
+    ) where
+        C: Future<Output = Result<Response, Infallible>> + Send + 'static,
+    {
         let Ok((stream, is_http2)) = self.open(stream, &progress).await else { return };
         let client = Arc::new(Client { gateway: self.gateway.clone(), peer, progress: progress.clone() });
-        let calls = RefCell::new(warp::service(chain(self.gateway.clone(), peer)));
+        let call = RefCell::new(call);
         let doubt = Doubt::default();
         let mark = doubt.clone();
         let service = move |request: Request<Incoming>| {
             let (head, body) = mark.mark(request).into_parts();
-            let head = Head::new(head);
-            let call = calls.borrow_mut().call(claim::lifted(head.clone(), body));
+            let head = Head::new(head.into());
+            // Large, and boxed before it is moved half a dozen times on its way to where it is polled.
+            let call = Box::pin((call.borrow_mut())(head.clone(), body));
             answer(client.clone(), head, call)
         };
+        let stream = Lingering::new(stream, progress.clone());
         if is_http2 {
             progress.speaks_http2();
+            let stream = Calm::new(stream, self.gateway.config.limits.http2_idle_frames);
             drive(self.http2.serve_connection(TokioIo::new(stream), service_fn(service)), &progress).await;
         } else {
             let stream = Noted::new(stream, progress.clone());
@@ -122,10 +141,12 @@ struct Client {
 async fn answer(
     client: Arc<Client>,
     head: Head,
-    call: impl Future<Output = Result<Response, Infallible>>,
+    call: impl Future<Output = Result<Response, Infallible>> + Unpin,
 ) -> Result<http::Response<Outgoing<impl Body<Data = Bytes, Error = warp::Error> + Unpin>>, Infallible> {
     let Client { gateway, peer, progress } = &*client;
     let begun = progress.begin();
+    // Looked at when this is dropped, after the call.
+    let _unanswered = Unanswered { head: &head, progress };
     let refused = if begun.has_place { None } else { shed(gateway, &head, *peer) };
     let mut response = match refused {
         Some(response) => response,
@@ -180,15 +201,24 @@ impl<B: Body + Unpin> Body for Outgoing<B> {
 
 /// What becomes of a call in the time it has. A panic is the caller's 500 and nobody else's trouble: what the call held goes
 /// back when it is dropped.
-async fn within(limit: Duration, call: impl Future<Output = Result<Response, Infallible>>) -> Result<Response, Fault> {
-    let mut call = pin!(AssertUnwindSafe(call).catch_unwind());
+async fn within(
+    limit: Duration,
+    call: impl Future<Output = Result<Response, Infallible>> + Unpin,
+) -> Result<Response, Fault> {
+    let mut call = AssertUnwindSafe(call).catch_unwind();
+    let mut has_waited = false;
     let mut timer = pin!(None);
     let ended = poll_fn(|context| {
-        if let Poll::Ready(ended) = call.as_mut().poll(context) {
+        if let Poll::Ready(ended) = call.poll_unpin(context) {
             return Poll::Ready(Some(ended));
         }
-        // Many calls wait for nothing: a timer is made only for those that do. The call is not asked again meanwhile: one
-        // that has joined a group commit would take that for its turn to write.
+        // Most calls wait once, while others join their group commit. A timer is made only for those that wait after
+        // everybody who is ready has had a turn.
+        if !std::mem::replace(&mut has_waited, true) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        // The call is not asked again meanwhile: one that has joined a group commit would take that for its turn to write.
         if timer.is_none() {
             timer.set(Some(sleep(limit)));
         }
@@ -210,13 +240,31 @@ fn shed(gateway: &Arc<Gateway>, head: &Head, peer: IpAddr) -> Option<Response> {
     Some(seal::seal(Err(Refused { context: call.context, fault: Fault::Unavailable })))
 }
 
-/// The answer to a request that was on its way when `fault` struck.
+/// The answer to a request whose call was given up because `fault` struck.
 fn refuse(gateway: &Arc<Gateway>, head: &Head, peer: IpAddr, fault: Fault) -> Response {
-    let context = match claim::open(gateway, head.clone(), peer) {
-        Ok(call) => call.context,
-        Err(refused) => refused.context,
-    };
-    seal::seal(Err(Refused { context, fault }))
+    let sealed = panic::catch_unwind(AssertUnwindSafe(|| {
+        let context = head.given_up().unwrap_or_else(|| match claim::open(gateway, head.clone(), peer) {
+            Ok(call) => call.context,
+            Err(refused) => refused.context,
+        });
+        seal::seal(Err(Refused { context, fault }))
+    }));
+    // What made the call panic may do so again.
+    sealed.unwrap_or_else(|_| seal::last_resort(&head.headers))
+}
+
+/// Tells of a call that was given up because nobody is there any more to answer it to.
+struct Unanswered<'a> {
+    head: &'a Head,
+    progress: &'a Progress,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if let Some(mut context) = self.head.given_up() {
+            context.unanswered(if self.progress.is_cut_off() { "server-stopped" } else { "client-closed" });
+        }
+    }
 }
 
 /// Takes the body from the answer to HEAD, which over HTTP/2 hyper does not.
@@ -245,7 +293,7 @@ async fn drive(connection: impl GracefulConnection, progress: &Progress) {
 }
 
 /// What HTTP/2 begins with (RFC 9113 section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How often an HTTP/2 client is asked whether it is still there, and how long it may take to say so.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -260,11 +308,137 @@ const HEADROOM_BYTES: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
+    use ring::rand::SystemRandom;
+    use serde_json::Value;
+
     use super::*;
+    use crate::config::{Config, Logs};
+    use crate::gateway;
+    use crate::pure::bounds::Bounds;
+    use crate::pure::key::ApiKey;
+    use crate::pure::log_line::{Level, LogFormat};
+    use crate::state::clock::Clock;
+    use crate::state::log::Log;
+    use crate::state::report::Report;
+    use crate::state::store::{NewKey, Store};
+
+    /// What is left of a call that came as far as to know its caller, and then became this.
+    struct Given {
+        /// What was answered, with its id; `None` if nobody waited for it.
+        answer: Option<(u16, String)>,
+        /// The log.
+        lines: Vec<Value>,
+        metrics: String,
+        /// Calls that count as failures of ours, of the account.
+        server_errors: u64,
+    }
+
+    /// Sends the log on.
+    struct Sink(mpsc::Sender<Vec<u8>>);
+
+    impl io::Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.send(bytes.to_vec()).map_err(io::Error::other)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Answers a call that goes on with `rest` after its caller is known, which is polled so often at most.
+    fn given(rest: impl Future<Output = ()>, cut_off: bool, polls: usize) -> Given {
+        let data = tempfile::tempdir().unwrap();
+        let mut config = Config { data: data.path().to_owned(), ..Config::default() };
+        config.limits.request_timeout = Duration::from_millis(1);
+        let (mut store, random) = (Store::open(data.path()).unwrap(), SystemRandom::new());
+        let key = ApiKey::generate(&random).unwrap();
+        let new = NewKey { key: &key, name: String::new(), bounds: Bounds::default(), expires_unix_s: None };
+        store.create_key("a@example.org", &config.default_plan, &new, 0).unwrap();
+        let (sender, lines) = mpsc::channel();
+        let clock = Clock::fixed(1_765_924_235);
+        let logs = Logs { format: LogFormat::Json, level: Level::Info };
+        let (log, writer) = Log::start(logs, clock.clone(), Sink(sender)).unwrap();
+        let report: Report = Arc::new(|message| panic!("{message}"));
+        let (gateway, folder) = crate::open(config, clock, report, log).unwrap();
+
+        let peer = IpAddr::from([192, 0, 2, 1]);
+        let progress = Arc::new(Progress::new(gateway.load.connect(peer).unwrap()));
+        let request = Request::get("/v1/totpgenerator").header("host", "t").header("x-api-key", key.as_str());
+        let head = Head::new(request.body(()).unwrap().into_parts().0.into());
+        let client = Arc::new(Client { gateway: gateway.clone(), peer, progress: progress.clone() });
+        let call = {
+            let (gateway, head) = (gateway.clone(), head.clone());
+            Box::pin(async move {
+                let known = claim::open(&gateway, head, peer).and_then(gateway::authenticate);
+                rest.await;
+                drop(known);
+                unreachable!("none of these calls comes to its end")
+            })
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let answer = runtime.block_on(async {
+            let mut answer = Box::pin(answer(client, head, call));
+            let mut polled = 0;
+            poll_fn(|context| {
+                polled += 1;
+                match answer.as_mut().poll(context) {
+                    Poll::Ready(Ok(response)) => Poll::Ready(Some(response)),
+                    Poll::Ready(Err(never)) => match never {},
+                    Poll::Pending if polled == polls => {
+                        if cut_off {
+                            progress.cut_off();
+                        }
+                        Poll::Ready(None)
+                    }
+                    Poll::Pending => Poll::Pending,
+                }
+            })
+            .await
+        });
+        let id = |response: &http::Response<_>| response.headers()["x-request-id"].to_str().unwrap().to_owned();
+        let answer = answer.map(|response| (response.status().as_u16(), id(&response)));
+        let metrics = gateway.metrics.text(&gateway.meter.journal.figures(), &gateway.load, 0);
+        let server_errors = gateway.meter.tally.take().iter().map(|(_, counts)| counts.server_error).sum();
+        drop((gateway, folder, writer));
+        let lines = lines.iter().flatten().collect::<Vec<u8>>();
+        let lines = lines.split_inclusive(|byte| *byte == b'\n').map(|line| serde_json::from_slice(line).unwrap());
+        Given { answer, lines: lines.collect(), metrics, server_errors }
+    }
+
+    #[test]
+    fn a_call_that_is_given_up_is_seen_with_its_caller() {
+        let panics = async { panic!("on purpose") };
+        let cases = [
+            (given(panics, false, 1), 500, "internal-error", 1),
+            (given(std::future::pending(), false, 100), 503, "unavailable", 1),
+            (given(std::future::pending(), false, 1), 499, "client-closed", 0),
+            (given(std::future::pending(), true, 1), 499, "server-stopped", 0),
+        ];
+        for (Given { answer, lines, metrics, server_errors }, status, code, failures) in cases {
+            let [line] = &*lines else { panic!("{code}: {lines:?}") };
+            assert_eq!((&line["status"], &line["code"], &line["account"]), (&status.into(), &code.into(), &1.into()));
+            assert!(line["key"].as_str().is_some_and(|key| key.starts_with("pg-")), "{line}");
+            if status == 499 {
+                assert!(answer.is_none() && line.get("format").is_none(), "{line}");
+            } else {
+                assert_eq!(answer, Some((status, line["request_id"].as_str().unwrap().to_owned())));
+            }
+            let format = if status == 499 { "none" } else { "json" };
+            let labels = format!("route=\"totpgenerator\",status=\"{status}\",format=\"{format}\"");
+            assert!(metrics.contains(&format!("polygate_requests_total{{{labels}}} 1\n")), "{metrics}");
+            assert_eq!(server_errors, failures, "{code}");
+        }
+    }
 
     fn ended(limit_ms: u64, call: impl Future<Output = Result<Response, Infallible>>) -> Result<u16, Fault> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(within(Duration::from_millis(limit_ms), call)).map(|response| response.status().as_u16())
+        runtime
+            .block_on(within(Duration::from_millis(limit_ms), Box::pin(call)))
+            .map(|response| response.status().as_u16())
     }
 
     #[test]
@@ -291,6 +465,18 @@ mod tests {
             assert!(within.as_mut().poll(context).is_pending(), "once is enough");
             Poll::Ready(())
         }));
+    }
+
+    #[test]
+    fn a_call_that_waits_for_a_turn_of_the_others_needs_no_timer() {
+        let call = Box::pin(async {
+            tokio::task::yield_now().await;
+            Ok(Response::default())
+        });
+        // Has no timers: to make one panics.
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let ended = runtime.block_on(within(Duration::from_secs(10), call));
+        assert_eq!(ended.map(|response| response.status().as_u16()), Ok(200));
     }
 
     #[test]

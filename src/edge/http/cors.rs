@@ -51,6 +51,6 @@ pub fn preflight(
             ),
             (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400")),
         ];
-        std::future::ready(Ok(seal::plain(&context, StatusCode::NO_CONTENT, &lines, Bytes::new())))
+        std::future::ready(Ok(seal::plain(&mut context, StatusCode::NO_CONTENT, &lines, Bytes::new())))
     })
 }

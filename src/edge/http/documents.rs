@@ -44,7 +44,7 @@ pub fn serve(
                 seal::seal(Err(Refused { context, fault }))
             } else if matches!(head.method, Method::GET | Method::HEAD) {
                 let lines = [(header::CONTENT_TYPE, HeaderValue::from_static(content_type))];
-                seal::plain(&context, StatusCode::OK, &lines, body())
+                seal::plain(&mut context, StatusCode::OK, &lines, body())
             } else {
                 seal::seal(Err(Refused { context, fault: Fault::MethodNotAllowed(METHODS.into()) }))
             }

@@ -34,9 +34,15 @@ enum Phase {
     Answer,
     /// The next request.
     Idle,
+    /// The client to close a connection that has been shut down.
+    Linger,
 }
 
-const PHASES: [Phase; 6] = [Phase::Handshake, Phase::Fresh, Phase::Head, Phase::Call, Phase::Answer, Phase::Idle];
+const PHASES: [Phase; 7] =
+    [Phase::Handshake, Phase::Fresh, Phase::Head, Phase::Call, Phase::Answer, Phase::Idle, Phase::Linger];
+
+/// How long a connection that has been shut down is read for.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// What is to become of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +67,8 @@ pub struct Progress {
     is_draining: AtomicBool,
     /// Nothing new is to begin.
     is_closing: AtomicBool,
+    /// What is under way has had its time.
+    is_cut_off: AtomicBool,
     waker: OnceLock<Waker>,
 }
 
@@ -75,6 +83,7 @@ impl Progress {
             is_http2: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
+            is_cut_off: AtomicBool::new(false),
             waker: OnceLock::new(),
         }
     }
@@ -106,6 +115,11 @@ impl Progress {
         Begun { progress: Arc::clone(self), has_place: self.place.begin_call() }
     }
 
+    /// The connection has been shut down, and the client may still be sending.
+    pub fn lingers(&self) {
+        self.enter(Phase::Linger);
+    }
+
     /// Whether answers are to say that the connection closes.
     pub fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Relaxed)
@@ -135,6 +149,16 @@ impl Progress {
         self.wake();
     }
 
+    /// The end does not wait for this connection any longer.
+    pub fn cut_off(&self) {
+        self.is_cut_off.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was we who ended what was under way.
+    pub fn is_cut_off(&self) -> bool {
+        self.is_cut_off.load(Ordering::Relaxed)
+    }
+
     /// Closes the connection if nothing is going on.
     pub fn close_if_idle(&self) {
         if matches!(self.phase(), Phase::Fresh | Phase::Idle) && !self.is_closing.swap(true, Ordering::Relaxed) {
@@ -151,6 +175,7 @@ impl Progress {
             Phase::Call => return Verdict::Wait,
             Phase::Answer => limits.answer_write_timeout,
             Phase::Idle => limits.idle_timeout,
+            Phase::Linger => LINGER,
         };
         let age = self.age.fetch_add(1, Ordering::Relaxed);
         if u128::from(age) * SWEEP.as_millis() < limit.as_millis() {

@@ -29,7 +29,7 @@ pub fn seal(flow: Flow<Committed>) -> Response {
     }
 }
 
-fn success(Call { context, state: Committed { reply, hold } }: Call<Committed>) -> Response {
+fn success(Call { mut context, state: Committed { reply, hold } }: Call<Committed>) -> Response {
     let Reply { status, body, content, short_secret_bits } = reply;
     let mut headers = headers::of(&context, context.choice.content_type, short_secret_bits);
     if let Some(Content::Other { content_type, disposition }) = content {
@@ -39,7 +39,10 @@ fn success(Call { context, state: Committed { reply, hold } }: Call<Committed>) 
         }
     }
     match body {
-        Body::Whole(body) => ended(&context, None, Some(context.choice.format), answer(status, headers, body)),
+        Body::Whole(body) => {
+            let format = context.choice.format;
+            ended(&mut context, None, Some(format), answer(status, headers, body))
+        }
         Body::Streamed(streamed) => {
             let body = Shared(Mutex::new(Box::pin(streamed.leave(context, hold, status.as_u16()))));
             let mut response = warp::reply::stream(body).into_response();
@@ -61,7 +64,7 @@ impl<S: Stream> Stream for Shared<S> {
     }
 }
 
-fn failure(Refused { context, fault }: Refused) -> Response {
+fn failure(Refused { mut context, fault }: Refused) -> Response {
     context.count(Outcome::of(&fault));
     let status = StatusCode::from_u16(fault.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut body = Vec::with_capacity(BODY_BYTES);
@@ -103,7 +106,8 @@ fn failure(Refused { context, fault }: Refused) -> Response {
         }
         _ => {}
     }
-    ended(&context, Some(fault.code()), Some(context.choice.format), answer(status, headers, body))
+    let format = context.choice.format;
+    ended(&mut context, Some(fault.code()), Some(format), answer(status, headers, body))
 }
 
 fn problem(context: &Context, fault: &Fault, status: StatusCode, body: &mut Vec<u8>) -> Result<(), EncodeError> {
@@ -112,7 +116,7 @@ fn problem(context: &Context, fault: &Fault, status: StatusCode, body: &mut Vec<
 }
 
 /// An answer that is no call's: a document or a preflight.
-pub fn plain(context: &Context, status: StatusCode, more: &[(HeaderName, HeaderValue)], body: Bytes) -> Response {
+pub fn plain(context: &mut Context, status: StatusCode, more: &[(HeaderName, HeaderValue)], body: Bytes) -> Response {
     let mut headers = headers::of(context, "", None);
     headers.remove(header::CONTENT_TYPE);
     for (name, value) in more {
@@ -124,13 +128,17 @@ pub fn plain(context: &Context, status: StatusCode, more: &[(HeaderName, HeaderV
 /// What no filter answered. Claim, preflight and documents share all requests among them, so that nothing is left; should
 /// something be, it is our fault and not the caller's.
 pub async fn unanswered(_: Rejection) -> Result<Response, std::convert::Infallible> {
+    Ok(last_resort(&HeaderMap::new()))
+}
+
+/// A 500 that takes nothing but the headers of the request to make, and the id in them.
+pub fn last_resort(request: &HeaderMap) -> Response {
     let mut body = Vec::new();
     let written = envelope::failure(Dialect::Enveloped, &Fault::Internal, Format::Json, Style::default(), &mut body);
     debug_assert!(written.is_ok());
-    let mut headers = headers::common("application/json", claim::request_id(&HeaderMap::new()));
+    let mut headers = headers::common("application/json", claim::request_id(request));
     headers.insert(X_ERROR_CODE, HeaderValue::from_static(Fault::Internal.code()));
-    let response = answer(StatusCode::INTERNAL_SERVER_ERROR, headers, body);
-    Ok(response)
+    answer(StatusCode::INTERNAL_SERVER_ERROR, headers, body)
 }
 
 /// When to try again after a 503, in seconds: what is wrong is looked at as often.
@@ -140,7 +148,7 @@ const RETRY_AFTER_S: u64 = 1;
 const BODY_BYTES: usize = 512;
 
 /// Writes the call down as one that ended in `response`.
-fn ended(context: &Context, code: Option<&'static str>, format: Option<Format>, response: Response) -> Response {
+fn ended(context: &mut Context, code: Option<&'static str>, format: Option<Format>, response: Response) -> Response {
     let body_bytes = response.body().size_hint().exact().unwrap_or_default();
     context.ended(response.status().as_u16(), code, format, usize::try_from(body_bytes).unwrap_or(usize::MAX));
     response

@@ -125,6 +125,8 @@ pub fn serve(
     let (workers, threads): (Vec<_>, Vec<_>) = workers.into_iter().unzip();
     let dealer = Dealer { load: gateway.load.clone(), workers, dealt: Cell::new(0) };
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    // Here, and not where they are accepted from: who is asked to stop at once never gets there, and would wait at the end.
+    sockets.iter().try_for_each(|socket| socket.set_nonblocking(true))?;
     runtime.block_on(async {
         let accepting = sockets.iter().map(|socket| Box::pin(accept(socket, &dealer)));
         tokio::select! {
@@ -170,7 +172,6 @@ impl Dealer {
 }
 
 async fn accept(socket: &TcpListener, dealer: &Dealer) -> io::Result<()> {
-    socket.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(socket.try_clone()?)?;
     loop {
         match listener.accept().await {
@@ -249,7 +250,10 @@ impl Connections {
                     lingers = false;
                     self.each(Progress::close_if_idle);
                 }
-                () = &mut over => break,
+                () = &mut over => {
+                    self.each(Progress::cut_off);
+                    break;
+                }
             }
         }
     }

@@ -11,11 +11,11 @@ use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailParameter};
-
 use tokio::time::timeout;
 
-use super::{CONNECT_TIMEOUT, Outcome, cause};
+use super::Outcome;
 use crate::config::{Email, MailTls};
+use crate::edge::client::{CONNECT_TIMEOUT, cause};
 use crate::pure::notice::Notice;
 
 /// How to log in, the better way first.
