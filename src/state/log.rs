@@ -11,8 +11,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use crate::config::Logs;
-use crate::pure::log_line::{self, CallLine, Level};
+use crate::pure::log_line::{self, CallLine, Level, LogFormat};
 
 use super::clock::Clock;
 use super::report::Report;
@@ -36,7 +38,7 @@ pub struct Log(Option<Arc<Shared>>);
 
 #[derive(Debug)]
 struct Shared {
-    logs: Logs,
+    logs: ArcSwap<Logs>,
     clock: Clock,
     waiting: Mutex<Waiting>,
     /// Rung when there is something to be done before the interval is over.
@@ -64,7 +66,8 @@ impl Log {
     /// A log that goes to `sink`, and the thread that writes it. Fails when the system refuses one.
     pub fn start(logs: Logs, clock: Clock, sink: impl Write + Send + 'static) -> io::Result<(Log, Writer)> {
         let (waiting, bell) = (Mutex::default(), Condvar::new());
-        let shared = Arc::new(Shared { logs, clock, waiting, bell, dropped: AtomicU64::new(0) });
+        let shared =
+            Arc::new(Shared { logs: ArcSwap::from_pointee(logs), clock, waiting, bell, dropped: AtomicU64::new(0) });
         let (ended, end) = mpsc::channel();
         let at_work = Arc::clone(&shared);
         thread::Builder::new().name("log".to_owned()).spawn(move || {
@@ -75,17 +78,24 @@ impl Log {
         Ok((Log(Some(Arc::clone(&shared))), Writer { shared, end }))
     }
 
+    /// Takes other lines from now on, or writes them in another way.
+    pub fn set(&self, logs: Logs) {
+        if let Some(shared) = &self.0 {
+            shared.logs.store(Arc::new(logs));
+        }
+    }
+
     /// Writes a call down.
     pub fn call(&self, call: &CallLine<'_>) {
-        let Some(shared) = self.takes(Level::of_status(call.status)) else { return };
+        let Some((shared, format)) = self.takes(Level::of_status(call.status)) else { return };
         let mut line = String::with_capacity(LINE_BYTES);
-        call.write(shared.logs.format, &mut line);
+        call.write(format, &mut line);
         shared.push(&line, WAITING_BYTES_MAX, false);
     }
 
     /// Tells the operator something, without delay: the program may be about to end.
     pub fn event(&self, level: Level, message: &dyn Display) {
-        let Some(shared) = self.takes(level) else { return };
+        let Some((shared, _)) = self.takes(level) else { return };
         shared.push(&shared.event(level, message), WAITING_BYTES_MAX + EVENTS_BYTES, true);
     }
 
@@ -100,8 +110,11 @@ impl Log {
         self.0.as_ref().map_or(0, |shared| shared.dropped.load(Relaxed))
     }
 
-    fn takes(&self, level: Level) -> Option<&Shared> {
-        self.0.as_deref().filter(|shared| level >= shared.logs.level)
+    /// Where a line of this level goes, if it is taken, and in which format.
+    fn takes(&self, level: Level) -> Option<(&Shared, LogFormat)> {
+        let shared = self.0.as_deref()?;
+        let logs = shared.logs.load();
+        (level >= logs.level).then_some((shared, logs.format))
     }
 }
 
@@ -129,7 +142,7 @@ impl Shared {
 
     fn event(&self, level: Level, message: &dyn Display) -> String {
         let mut line = String::with_capacity(LINE_BYTES);
-        log_line::write_event(level, self.clock.unix_ms(), message, self.logs.format, &mut line);
+        log_line::write_event(level, self.clock.unix_ms(), message, self.logs.load().format, &mut line);
         line
     }
 
@@ -184,7 +197,6 @@ mod tests {
     use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 
     use super::*;
-    use crate::pure::log_line::LogFormat;
 
     const LOGS: Logs = Logs { format: LogFormat::Human, level: Level::Info };
     const PATIENCE: Duration = Duration::from_secs(20);

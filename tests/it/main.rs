@@ -16,6 +16,7 @@ mod model;
 mod notices;
 mod private;
 mod program;
+mod reload;
 mod secrecy;
 mod sockets;
 mod spec;

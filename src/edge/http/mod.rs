@@ -8,6 +8,7 @@ pub mod cors;
 pub mod documents;
 pub mod framing;
 pub mod headers;
+pub mod listeners;
 pub mod progress;
 pub mod seal;
 pub mod serve;

@@ -1,0 +1,214 @@
+//! `polygate serve`: a server put together, started, told by signals what to do, and ended.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use tokio::runtime::{self, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::yield_now;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use crate::RunError;
+use crate::accounts;
+use crate::edge::http::listeners::{ListenError, Listeners};
+use crate::edge::http::serve::{End, allow_files};
+use crate::edge::reload::Source;
+use crate::pure::log_line::Level;
+use crate::state::clock::Clock;
+use crate::state::log::Log;
+use crate::state::report::Report;
+use crate::state::store::Store;
+
+use super::{Failure, Options, handover, print, print_error, show, standard_error};
+
+/// Serves until told to stop, or to make room for another program: then becomes that.
+pub(super) fn serve(options: Options) -> Result<(), Failure> {
+    // Before anything that takes time: both would end a process that does not listen to them.
+    let signals = Signals::listen()?;
+    match serve_here(&options, signals)? {
+        None => Ok(()),
+        // All that this program had is closed by now.
+        Some(sockets) => {
+            Err(handover::exec(&options, &sockets, |error| print_error(&format!("polygate: {error}\n"))).into())
+        }
+    }
+}
+
+/// Takes the addresses, the data directory and the ledger before it makes the first key: a start that fails should not have
+/// made a key that nobody has seen. Returns the sockets that are to be handed on, if any.
+fn serve_here(options: &Options, mut signals: Signals) -> Result<Option<Vec<TcpListener>>, Failure> {
+    let asked = Arc::new(Notify::new());
+    let source = {
+        let options = options.clone();
+        Source::new(options.file(), move || options.load(), asked.clone())
+    };
+    let config = source.load()?;
+    let (mut inherited, handed_on) = handover::inherited()?;
+    let listeners = Listeners::bind(&config, &mut inherited)?;
+    // Whoever hands sockets on may have been told of another configuration; systemd would let clients wait for ever.
+    let unnamed: Vec<_> = inherited.left().collect();
+    if let (false, Some(address)) = (handed_on, unnamed.first()) {
+        return Err(ListenError::Unnamed(*address).into());
+    }
+    drop(inherited);
+    let (addresses, is_encrypted) = (listeners.addresses()?, config.tls.is_some());
+    let private_address = listeners.private.as_ref().map(TcpListener::local_addr).transpose()?;
+    let mut store = Store::open(&config.data)?;
+    let _lock = Store::wait_to_serve(&config.data)?;
+    let clock = Clock::system();
+    let apis = config.apis.clone();
+    // Dropped last: it writes what the others say at their end.
+    let (log, _writer) = Log::start(config.logs, clock.clone(), standard_error())?;
+    tell_of_panics(log.report());
+    unnamed.iter().for_each(|address| log.event(Level::Warn, &format_args!("nobody listens on {address} any more")));
+    allow_files(config.limits.connections, &log.report());
+    let (gateway, folder) = crate::open(config, clock.clone(), log.report(), log.clone())?;
+    let first = accounts::first_start(&mut store, &gateway.config, clock.unix_s())?;
+    gateway.keyring.refresh(&store).map_err(RunError::from)?;
+    drop(store);
+    let ready = || {
+        // A server whose output nobody reads serves all the same.
+        let _ = print(&Zeroizing::new(show::welcome(&addresses, is_encrypted, private_address, first.as_ref(), &apis)));
+        for address in &addresses {
+            log.event(Level::Info, &format_args!("polygate {} serves {address}", env!("CARGO_PKG_VERSION")));
+        }
+    };
+    let held = Arc::new(listeners.copies()?);
+    let mut stops = signals.stops()?;
+    let mut handed_on = None;
+    let ended = async {
+        let end = until_end(options, &mut signals, &mut stops, &asked, held, &log).await;
+        match end {
+            None => End::Stop,
+            Some(sockets) => {
+                handed_on = Some(sockets);
+                End::HandOn
+            }
+        }
+    };
+    crate::run(gateway, folder, listeners, source, log.report(), ready, ended)?;
+    if handed_on.is_some() && signals.runtime.block_on(stops.came()) {
+        handed_on = None;
+    }
+    log.event(Level::Info, if handed_on.is_some() { &"polygate hands over" } else { &"polygate has stopped" });
+    Ok(handed_on)
+}
+
+/// Does what signals say until one ends the program. Returns the sockets that are to be handed on, if any; `held` are open
+/// no longer than until then.
+async fn until_end(
+    options: &Options,
+    signals: &mut Signals,
+    stops: &mut Stops,
+    asked: &Notify,
+    held: Arc<Vec<TcpListener>>,
+    log: &Log,
+) -> Option<Vec<TcpListener>> {
+    loop {
+        tokio::select! {
+            () = stops.recv() => {
+                log.event(Level::Info, &"polygate stops: calls under way are finished");
+                return None;
+            }
+            _ = signals.hangup.recv() => asked.notify_one(),
+            _ = signals.handover.recv() => {
+                let prepared = tokio::select! {
+                    () = stops.recv() => {
+                        log.event(Level::Info, &"polygate stops: calls under way are finished");
+                        return None;
+                    }
+                    prepared = prepare(options.clone(), held.clone()) => prepared,
+                };
+                match prepared {
+                    Ok(sockets) => {
+                        log.event(Level::Info, &"polygate makes room for its successor: calls under way are finished");
+                        return Some(sockets);
+                    }
+                    Err(error) => log.event(Level::Warn, &format_args!("polygate goes on: {error}")),
+                }
+            }
+        }
+    }
+}
+
+/// [`handover::prepare`] on a thread of its own, and not longer than a program may take to read its configuration.
+async fn prepare(options: Options, held: Arc<Vec<TcpListener>>) -> Result<Vec<TcpListener>, String> {
+    let (done, prepared) = oneshot::channel();
+    let begun = thread::Builder::new().name("handover".to_owned()).spawn(move || {
+        // Nobody may be waiting any more.
+        let _ = done.send(handover::prepare(&options, &held).map_err(|error| error.to_string()));
+    });
+    begun.map_err(|error| error.to_string())?;
+    match timeout(PREPARE_TIMEOUT, prepared).await {
+        Ok(Ok(prepared)) => prepared,
+        Ok(Err(_)) => Err("a mistake in the program: it panicked".to_owned()),
+        Err(_) => Err(format!("its successor has not read the configuration within {} s", PREPARE_TIMEOUT.as_secs())),
+    }
+}
+
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The signals that a server does not end at.
+struct Signals {
+    /// Where they were first listened to; they are received anywhere.
+    runtime: Runtime,
+    /// SIGHUP: the configuration is to be read again.
+    hangup: Signal,
+    /// SIGUSR2: the program that is there now is to take over.
+    handover: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Signals> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let (hangup, handover) = {
+            let _here = runtime.enter();
+            (signal(SignalKind::hangup())?, signal(SignalKind::user_defined2())?)
+        };
+        Ok(Signals { runtime, hangup, handover })
+    }
+
+    /// Those that it does end at. Until this is called, they end it at once.
+    fn stops(&self) -> io::Result<Stops> {
+        let _here = self.runtime.enter();
+        Ok(Stops { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+}
+
+/// SIGTERM, and SIGINT from a terminal.
+struct Stops {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stops {
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// Whether one has come up to now.
+    async fn came(&mut self) -> bool {
+        tokio::select! {
+            biased;
+            () = self.recv() => true,
+            // Signals are looked for between two polls.
+            () = yield_now() => false,
+        }
+    }
+}
+
+/// Tells of panics in one line, with their places and without their messages: those can quote what a client sent.
+fn tell_of_panics(report: Report) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let place = panic.location().map(|place| format!(" in {}:{}", place.file(), place.line())).unwrap_or_default();
+        report(&format_args!("a mistake in the program{place}: please report it"));
+    }));
+}
