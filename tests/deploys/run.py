@@ -18,6 +18,7 @@ import secrets
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,7 @@ WAIT_S = 60
 BACKLOG = 4096
 TOTP, KEY2OTP = "totpgenerator", "key2otp"
 RELOADED, REFUSED = "configuration reloaded", "the configuration in use stays: "
-GOES_ON, HANDED_OVER = "polygate goes on: ", "polygate hands over"
+GOES_ON, MAKES_ROOM = "polygate goes on: ", "polygate makes room"
 SERVES = re.compile(r"polygate \S+ serves .*:(\d+)")
 # Hands the socket it is given on as systemd does, and becomes what follows.
 ACTIVATE = """
@@ -203,7 +204,8 @@ def reload(place, reloads, _deploys):
             if place.chooser.random() < 0.75:
                 place.until_told(RELOADED, lambda: (place.write(place.configuration(), in_place=in_place), hangup()))
             else:
-                bad = place.chooser.choice(["plans: [", place.configuration(limit=1), place.configuration(open=None)])
+                bad = [f"plans: [ # {number}", place.configuration(limit=number), place.configuration(open=str(number))]
+                bad = place.chooser.choice(bad)
                 place.until_told(REFUSED, lambda: (place.write(bad, in_place=in_place), hangup()))
         place.write(place.configuration())
         for _ in range(300):
@@ -224,7 +226,7 @@ def handover(place, _reloads, deploys):
             place.put_program()
             place.write(place.configuration())
             place.hand_over()
-        place.hand_over(lambda: [(place.send(signal.SIGUSR2), time.sleep(0.1)) for _ in range(5)])
+        place.hand_over(lambda: ask_thrice(place))
         place.program.unlink()
         place.until_told(GOES_ON, lambda: place.send(signal.SIGUSR2))
         place.program.write_text("no program")
@@ -245,12 +247,27 @@ def handover(place, _reloads, deploys):
         place.put_program()
         place.hand_over()
         place.expect(place.process.pid == pid and place.process.poll() is None, "the process is another")
-    before = len(place.told(HANDED_OVER))
-    place.until_told("polygate makes room", lambda: place.send(signal.SIGUSR2))
-    place.stop()
-    handovers = len(place.told(HANDED_OVER))
-    place.expect(handovers == before, "a server that was to stop has handed over")
+    handovers = len(place.ports()) // 2 - 1
+    # So that the end comes in the midst of it.
+    with idle(place):
+        place.until_told(MAKES_ROOM, lambda: place.send(signal.SIGUSR2))
+        place.stop()
+    place.expect(len(place.ports()) // 2 - 1 == handovers, "a server that was to stop has handed over")
     return clients, f"{handovers} handed over, {len(place.told(GOES_ON))} went on"
+
+
+def ask_thrice(place):
+    """Asks for a successor while one is asked for, and while it is made room for."""
+    with idle(place):
+        place.send(signal.SIGUSR2)
+        place.until_told(MAKES_ROOM, lambda: place.send(signal.SIGUSR2))
+        place.send(signal.SIGUSR2)
+
+
+def idle(place):
+    """A connection that nothing is sent on: it is given a second to say more before a server ends."""
+    context = ssl.create_default_context(cafile=place.certificate)
+    return context.wrap_socket(socket.create_connection(("127.0.0.1", place.ports()[-1])), server_hostname="127.0.0.1")
 
 
 def activation(place, _reloads, deploys):

@@ -4,6 +4,7 @@ mod analytics;
 mod calls;
 mod desk;
 mod golden;
+mod handover;
 mod hostile;
 mod http2;
 mod inputs;

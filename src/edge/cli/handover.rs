@@ -82,26 +82,31 @@ pub(super) fn prepare(options: &Options, held: &[TcpListener]) -> Result<Vec<Tcp
 /// The most that is repeated of what a program said, in characters.
 const SAID_MAX: usize = 4_096;
 
-/// Becomes the program that is there now, with the same arguments and these sockets; where that fails, this one anew.
-/// Returns only where that fails too.
-pub(super) fn exec(options: &Options, sockets: &[TcpListener], tell: impl Fn(&HandOverError)) -> HandOverError {
-    let sockets = match in_a_row(sockets) {
-        Ok(sockets) => sockets,
-        Err(error) => return error.into(),
-    };
+/// Becomes the program that is there now, with the same arguments and these sockets; where that fails, this one anew. Returns
+/// where it is to `stop` instead, or where both fail.
+pub(super) fn exec(
+    options: &Options,
+    sockets: &[TcpListener],
+    mut stop: impl FnMut() -> bool,
+    tell: impl Fn(&HandOverError),
+) -> Result<(), HandOverError> {
+    let sockets = in_a_row(sockets)?;
     let first = sockets.first().map_or(FIRST_FD, AsRawFd::as_raw_fd);
     let (name, arguments) = typed(options);
-    let become_program = |program: &OsString| {
-        let cause = Command::new(program)
-            .arg0(name)
-            .args(arguments)
-            .env("LISTEN_FDS", sockets.len().to_string())
-            .env("LISTEN_PID", process::id().to_string())
-            .env(FIRST, first.to_string())
-            .exec();
-        HandOverError::Unusable { program: program.to_string_lossy().into_owned(), cause }
+    let mut become_program = |program: &OsString| {
+        let mut command = Command::new(program);
+        command.arg0(name).args(arguments);
+        command.env("LISTEN_FDS", sockets.len().to_string()).env("LISTEN_PID", process::id().to_string());
+        command.env(FIRST, first.to_string());
+        // A signal that has been caught and not looked at would be forgotten with this program.
+        if stop() {
+            return Ok(());
+        }
+        let cause = command.exec();
+        Err(HandOverError::Unusable { program: program.to_string_lossy().into_owned(), cause })
     };
-    tell(&become_program(name));
+    let Err(error) = become_program(name) else { return Ok(()) };
+    tell(&error);
     // What runs is still there, even where its file is not.
     become_program(&"/proc/self/exe".into())
 }

@@ -29,19 +29,16 @@ use super::{Failure, Options, handover, print, print_error, show, standard_error
 /// Serves until told to stop, or to make room for another program: then becomes that.
 pub(super) fn serve(options: Options) -> Result<(), Failure> {
     // Before anything that takes time: both would end a process that does not listen to them.
-    let signals = Signals::listen()?;
-    match serve_here(&options, signals)? {
-        None => Ok(()),
-        // All that this program had is closed by now.
-        Some(sockets) => {
-            Err(handover::exec(&options, &sockets, |error| print_error(&format!("polygate: {error}\n"))).into())
-        }
-    }
+    let mut signals = Signals::listen()?;
+    let Some((sockets, mut stops)) = serve_here(&options, &mut signals)? else { return Ok(()) };
+    // All else that this program had is closed by now.
+    let stop = || signals.runtime.block_on(stops.came());
+    Ok(handover::exec(&options, &sockets, stop, |error| print_error(&format!("polygate: {error}\n")))?)
 }
 
 /// Takes the addresses, the data directory and the ledger before it makes the first key: a start that fails should not have
-/// made a key that nobody has seen. Returns the sockets that are to be handed on, if any.
-fn serve_here(options: &Options, mut signals: Signals) -> Result<Option<Vec<TcpListener>>, Failure> {
+/// made a key that nobody has seen. Returns the sockets that are to be handed on, if any, and what would keep it from that.
+fn serve_here(options: &Options, signals: &mut Signals) -> Result<Option<(Vec<TcpListener>, Stops)>, Failure> {
     let asked = Arc::new(Notify::new());
     let source = {
         let options = options.clone();
@@ -82,55 +79,38 @@ fn serve_here(options: &Options, mut signals: Signals) -> Result<Option<Vec<TcpL
     let mut stops = signals.stops()?;
     let mut handed_on = None;
     let ended = async {
-        let end = until_end(options, &mut signals, &mut stops, &asked, held, &log).await;
-        match end {
-            None => End::Stop,
-            Some(sockets) => {
+        tokio::select! {
+            () = stops.recv() => {
+                log.event(Level::Info, &"polygate stops: calls under way are finished");
+                End::Stop
+            }
+            sockets = successor(options, signals, &asked, held, &log) => {
+                log.event(Level::Info, &"polygate makes room for its successor: calls under way are finished");
                 handed_on = Some(sockets);
                 End::HandOn
             }
         }
     };
     crate::run(gateway, folder, listeners, source, log.report(), ready, ended)?;
-    if handed_on.is_some() && signals.runtime.block_on(stops.came()) {
-        handed_on = None;
-    }
-    log.event(Level::Info, if handed_on.is_some() { &"polygate hands over" } else { &"polygate has stopped" });
-    Ok(handed_on)
+    log.event(Level::Info, &"polygate has stopped");
+    Ok(handed_on.map(|sockets| (sockets, stops)))
 }
 
-/// Does what signals say until one ends the program. Returns the sockets that are to be handed on, if any; `held` are open
+/// Does what signals say, until there is a program to hand over to: returns the sockets that are handed on. `held` are open
 /// no longer than until then.
-async fn until_end(
+async fn successor(
     options: &Options,
     signals: &mut Signals,
-    stops: &mut Stops,
     asked: &Notify,
     held: Arc<Vec<TcpListener>>,
     log: &Log,
-) -> Option<Vec<TcpListener>> {
+) -> Vec<TcpListener> {
     loop {
         tokio::select! {
-            () = stops.recv() => {
-                log.event(Level::Info, &"polygate stops: calls under way are finished");
-                return None;
-            }
             _ = signals.hangup.recv() => asked.notify_one(),
-            _ = signals.handover.recv() => {
-                let prepared = tokio::select! {
-                    () = stops.recv() => {
-                        log.event(Level::Info, &"polygate stops: calls under way are finished");
-                        return None;
-                    }
-                    prepared = prepare(options.clone(), held.clone()) => prepared,
-                };
-                match prepared {
-                    Ok(sockets) => {
-                        log.event(Level::Info, &"polygate makes room for its successor: calls under way are finished");
-                        return Some(sockets);
-                    }
-                    Err(error) => log.event(Level::Warn, &format_args!("polygate goes on: {error}")),
-                }
+            _ = signals.handover.recv() => match prepare(options.clone(), held.clone()).await {
+                Ok(sockets) => return sockets,
+                Err(error) => log.event(Level::Warn, &format_args!("polygate goes on: {error}")),
             }
         }
     }
