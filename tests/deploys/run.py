@@ -32,6 +32,8 @@ import live  # noqa: E402
 from clients import Call, Clients  # noqa: E402
 
 WAIT_S = 60
+# The requests that there are between two changes.
+REQUESTS = 300
 BACKLOG = 4096
 TOTP, KEY2OTP = "totpgenerator", "key2otp"
 RELOADED, REFUSED = "configuration reloaded", "the configuration in use stays: "
@@ -153,6 +155,11 @@ class Place:
         do()
         self.wait_for(lambda: len(self.told(start)) > before, f"the operator is told: {start}")
 
+    def call_some(self, clients):
+        """Waits until clients have called some times more, over connections of all ages."""
+        enough = clients.requests + REQUESTS
+        self.wait_for(lambda: clients.requests >= enough, f"there are {REQUESTS} requests more")
+
     def hand_over(self, do=None):
         """Has the server hand over to its successor, and waits until that serves at the same addresses."""
         before = self.ports()
@@ -223,6 +230,7 @@ def handover(place, _reloads, deploys):
     with place.clients(place.start()) as clients:
         pid = place.process.pid
         for _ in range(deploys):
+            place.call_some(clients)
             place.put_program()
             place.write(place.configuration())
             place.hand_over()
@@ -246,6 +254,7 @@ def handover(place, _reloads, deploys):
         place.hand_over()
         place.put_program()
         place.hand_over()
+        place.call_some(clients)
         place.expect(place.process.pid == pid and place.process.poll() is None, "the process is another")
     handovers = len(place.ports()) // 2 - 1
     # So that the end comes in the midst of it.
@@ -279,8 +288,10 @@ def activation(place, _reloads, deploys):
         place.start(command, listeners=1, pass_fds=(held.fileno(),))
         with place.clients([port]) as clients:
             for _ in range(deploys):
+                place.call_some(clients)
                 place.stop()
                 place.start(command, listeners=1, pass_fds=(held.fileno(),))
+            place.call_some(clients)
         place.stop()
     return clients, f"{len(place.ports()) - 1} restarts"
 
