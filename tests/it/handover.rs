@@ -1,10 +1,8 @@
 //! Sockets that outlive programs: inherited from whoever started this one, and handed on to the one after it.
 
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
 use std::process::Command;
-
-use rustix::io::{FdFlags, fcntl_setfd};
 
 use crate::program::{Desk, Server};
 
@@ -20,10 +18,10 @@ fn stop(mut server: Server) {
 
 /// A command that is given a socket as systemd would.
 fn inheriting(command: &Command, socket: &TcpListener) -> Command {
-    fcntl_setfd(socket, FdFlags::empty()).unwrap();
     let mut shell = Command::new("sh");
-    let script = format!("LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\" 3<&{}", socket.as_raw_fd());
+    let script = r#"LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@" 3<&0 </dev/null"#;
     shell.arg("-c").arg(script).arg(command.get_program()).args(command.get_args());
+    shell.stdin(OwnedFd::from(socket.try_clone().unwrap()));
     shell.env_clear().env("PATH", "/usr/bin:/bin").current_dir(command.get_current_dir().unwrap());
     shell
 }

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use polygate::state::store::DeliveryState;
 use serde_json::Value;
 
 use crate::program::{Desk, Server};
@@ -13,6 +15,7 @@ use crate::sockets::{Live, status_of};
 use crate::support::{App, Reports, Setup, load};
 
 const CALL: &str = "GET /v1/totpgenerator?secret=JBSWY3DPEHPK3PXP\nX-API-Key: $key\n";
+const SECRET: &str = "whsec_c2VjcmV0IG9mIDMyIGJ5dGVzLCBub3QgYSBzaG93bi4=";
 const OPEN: &str = "GET /v1/api/key2otp?secret=JBSWY3DPEHPK3PXP\n";
 
 fn app(config: &str) -> App {
@@ -218,6 +221,39 @@ fn limits_of_connections_and_calls_follow() {
     // The sweeps go by the new limits too: otherwise this would take a minute.
     two.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     assert_eq!(two.read(&mut [0]).unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_channel_that_is_added_delivers_and_one_that_is_moved_delivers_elsewhere() {
+    let app = app(&free(1, ""));
+    let mut reloader = app.reloader(Arc::new(polygate::gateway::Current::new(app.gateway.clone())));
+    let receivers = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let mut reload = |receiver: &TcpListener| {
+        let url = format!("http://{}", receiver.local_addr().unwrap());
+        let webhook = format!("notices: {{ webhook: {{ url: '{url}', secret: '{SECRET}' }} }}\n{}", free(1, ""));
+        assert_eq!(reloader.reload(load(app.data.path(), &webhook)).unwrap(), [""; 0]);
+    };
+    let posted = |receiver: &TcpListener| {
+        let (stream, _) = receiver.accept().unwrap();
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line).unwrap();
+        assert_eq!(line, "POST / HTTP/1.1\r\n");
+        stream
+    };
+    reload(&receivers[0]);
+    assert_eq!(app.send(CALL).await.status, 200);
+    app.fold();
+    // Of three notices. What is not answered when the receiver becomes another is sent there.
+    let _unanswered = posted(&receivers[0]);
+    reload(&receivers[1]);
+    for _ in 0..3 {
+        posted(&receivers[1]).write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+    }
+    let mut delivered = 0;
+    while delivered < 3 {
+        let deliveries = app.store().list_deliveries(None).unwrap();
+        delivered = deliveries.iter().filter(|row| row.state == DeliveryState::Delivered).count();
+    }
 }
 
 #[test]
