@@ -7,6 +7,7 @@ other end has closed, as every good client does; none of them tries again.
 import asyncio
 import collections
 import random
+import select
 import ssl
 import threading
 
@@ -62,7 +63,7 @@ class Clients:
     async def _keeping(self, chooser, pause_s):
         port, connection = chooser.choice(self._ports), None
         while not self._ended.is_set():
-            if connection and connection[0].at_eof():
+            if connection and is_closed(*connection):
                 connection[1].close()
                 connection = None
             connection = await self._call(chooser, port, connection)
@@ -127,6 +128,11 @@ class Clients:
             self.acknowledged[call.key, call.api] += 1
         else:
             self.failures.append(f"{call.api}: answered {status}")
+
+
+def is_closed(reader, writer):
+    """Whether the other end has closed a connection on which nothing is expected, as far as this machine knows."""
+    return reader.at_eof() or bool(select.select([writer.get_extra_info("socket")], [], [], 0)[0])
 
 
 def request(call):
