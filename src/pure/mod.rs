@@ -18,6 +18,7 @@ pub mod record;
 pub mod retry;
 pub mod secret;
 pub mod stamp;
+pub mod steady;
 pub mod totp;
 pub mod trace;
 pub mod usage;

@@ -54,6 +54,7 @@ impl Route {
 #[derive(Debug)]
 pub struct Catalog {
     routes: Vec<Arc<Route>>,
+    numbers: [u16; NAMES.len()],
 }
 
 /// What an API can answer to.
@@ -88,7 +89,12 @@ impl Catalog {
             let Api { enabled, access, cost } = *api;
             enabled.then(|| Arc::new(Route { name, number, label, path, service, dialect, access, cost, bodies }))
         };
-        Catalog { routes: named.filter_map(route).collect() }
+        Catalog { routes: named.filter_map(route).collect(), numbers: *numbers }
+    }
+
+    /// The routes that another configuration enables, under the same numbers.
+    pub fn under(&self, config: &Config) -> Catalog {
+        Catalog::of(config, &self.numbers)
     }
 
     /// The route at `path`, with or without a trailing slash.

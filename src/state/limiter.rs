@@ -75,21 +75,34 @@ pub struct AddressLimiter {
     governor: RateLimiter<Neighbourhood, Buckets, Clock, StateInformationMiddleware>,
     buckets: Buckets,
     buckets_max: usize,
-    shared: Limiter,
+    shared: Arc<Limiter>,
     next_sweep: Mutex<Duration>,
 }
 
 impl AddressLimiter {
     /// Full buckets for up to `addresses_max` addresses at a time.
     pub fn new(rate: Rate, addresses_max: usize, clock: Clock) -> AddressLimiter {
-        let bucket = Bucket::new(rate);
-        let buckets = Buckets::default();
+        let shared = Arc::new(Limiter::new(rate, clock));
+        AddressLimiter::over(Buckets::default(), shared, addresses_max)
+    }
+
+    /// A limiter under other terms. The buckets go on, unless the rate is another: they are counted in its terms.
+    pub fn under(&self, rate: Rate, addresses_max: usize) -> AddressLimiter {
+        if rate == self.shared.rate() {
+            AddressLimiter::over(self.buckets.clone(), self.shared.clone(), addresses_max)
+        } else {
+            AddressLimiter::new(rate, addresses_max, self.governor.clock().clone())
+        }
+    }
+
+    fn over(buckets: Buckets, shared: Arc<Limiter>, addresses_max: usize) -> AddressLimiter {
+        let (bucket, clock) = (shared.bucket, shared.governor.clock().clone());
         AddressLimiter {
             bucket,
-            governor: RateLimiter::new(bucket.governor_quota(), buckets.clone(), clock.clone()),
+            governor: RateLimiter::new(bucket.governor_quota(), buckets.clone(), clock),
             buckets,
             buckets_max: addresses_max,
-            shared: Limiter::new(rate, clock),
+            shared,
             next_sweep: Mutex::new(Duration::ZERO),
         }
     }
