@@ -1,17 +1,20 @@
 //! How fast documents are written: the emitters beside `serde_json::Value` with the crates of each format.
 //!
-//! `envelope` is the seed's answer from its struct; `transcode` turns JSON bytes of 10 KB and 1 MB into each format.
+//! `envelope` is the seed's answer from its struct; `transcode` turns JSON bytes of 10 KB and 1 MB into each format;
+//! `stream` does so in the envelope, with 10 KB and 10 MB that come in pieces.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use polygate::pure::envelope::Dialect;
 use polygate::pure::format::{Format, Style, encode, transcode};
+use polygate::pure::transcode::{PIECE_BYTES, Transcoder};
 use serde::Serialize;
 use serde_json::Value;
 
-criterion_group!(benches, envelope, transcoding);
+criterion_group!(benches, envelope, transcoding, streaming);
 criterion_main!(benches);
 
 #[derive(Serialize)]
@@ -82,6 +85,29 @@ fn transcoding(criterion: &mut Criterion) {
                     out.clear();
                     let value = serde_json::from_slice(black_box(json.as_bytes())).unwrap();
                     write_by_crate(&value, format, &mut out);
+                });
+            });
+        }
+    }
+}
+
+fn streaming(criterion: &mut Criterion) {
+    for (size, bytes) in [("10 KB", 10_000), ("10 MB", 10_000_000)] {
+        let mut group = criterion.benchmark_group(format!("stream {size}"));
+        group.sample_size(10);
+        let json = records(bytes);
+        group.throughput(Throughput::Bytes(json.len() as u64));
+        let mut out = Vec::with_capacity(4 * PIECE_BYTES);
+        for format in Format::ALL {
+            group.bench_function(BenchmarkId::new("ours", format.name()), |bencher| {
+                bencher.iter(|| {
+                    let mut transcoder =
+                        Transcoder::new(Dialect::Enveloped, format, Style::default(), None, usize::MAX);
+                    for piece in black_box(json.as_bytes()).chunks(PIECE_BYTES) {
+                        out.clear();
+                        transcoder.feed(piece, &mut out).unwrap();
+                    }
+                    transcoder.finish(&mut out)
                 });
             });
         }

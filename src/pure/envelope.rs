@@ -1,13 +1,20 @@
-//! Dialect and outcome → document. The only file that spells `status`, `error`, `data` and `message`.
+//! Dialect and outcome → document. Nothing but this file and what lies below it spells `status`, `error`, `data` and
+//! `message`.
 
 use serde::ser::Error as _;
 use serde::{Serialize, Serializer};
 
 use super::fault::Fault;
+use super::format::emit::{Emit, Emitted};
 use super::format::{self, EncodeError, Format, Style};
+use super::pointer::Pointer;
 use super::stamp::Stamp;
 use super::totp::{Algorithm, Otp};
 use super::usage::{ApiUsage, Counts, DayUsage, Usage, View};
+
+mod upstream;
+
+pub use upstream::{MESSAGE_CHARS_MAX, PREFIX_BYTES_MAX, Prefix, message};
 
 /// The shape of a route's answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,12 +49,43 @@ pub fn success(
     }
 }
 
-/// CSV holds the rows of `data` alone: the seed's CSV page shows no envelope.
-fn enveloped(data: impl Serialize, format: Format, style: Style, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    match format {
-        Format::Csv => format::encode(&data, format, style, out),
-        _ => format::encode(&Enveloped { status: "ok", error: None, data: Some(data) }, format, style, out),
+/// Appends a value as the data of the envelope.
+pub(super) fn enveloped(
+    data: impl Serialize,
+    format: Format,
+    style: Style,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    if wraps(Dialect::Enveloped, format) {
+        format::encode(&Enveloped { status: "ok", error: None, data: Some(data) }, format, style, out)
+    } else {
+        format::encode(&data, format, style, out)
     }
+}
+
+/// True where a successful answer stands in the envelope. CSV is the rows of `data` alone: the seed's CSV page shows none.
+pub fn wraps(dialect: Dialect, format: Format) -> bool {
+    dialect == Dialect::Enveloped && format != Format::Csv
+}
+
+/// Sends what stands before the value of `data` in a successful answer; then come that value's events, and [`close`].
+pub fn open(emit: &mut impl Emit) -> Emitted {
+    emit.begin_object()?;
+    emit.key("status")?;
+    emit.string("ok")?;
+    emit.key("error")?;
+    emit.null()?;
+    emit.key("data")
+}
+
+/// Sends what stands after the value of `data`.
+pub fn close(emit: &mut impl Emit) -> Emitted {
+    emit.end_object()
+}
+
+/// Where the data lies in a text that is in the envelope.
+pub fn data() -> Pointer {
+    Pointer::member("data")
 }
 
 /// Appends the answer of a refused call to `out`.

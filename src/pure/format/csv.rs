@@ -7,26 +7,34 @@
 //! - A scalar is a table of one column, `value`, and one row.
 //!
 //! Null, an empty string and an empty container are an empty cell alike. A key that comes twice is two rows, or in a table
-//! the last of the two. A table wants two readings of the document: the first finds the columns.
+//! the last of the two. The rows of a table wait until all its columns are known, but no longer than [`WINDOW_BYTES`] of
+//! the document: what columns came until then are the table's, rows follow as they come, and one with another column is
+//! an error.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
 use super::Reason;
-use super::emit::{Emit, Emitted};
+use super::emit::{Emit, Emitted, Writer};
 
+/// How much of an array is read before its table begins, in bytes of JSON, white space and escapes not counted. The row
+/// that reaches it still adds its columns.
+pub const WINDOW_BYTES: usize = 256 << 10;
 /// The most columns of a table.
 pub const COLUMNS_MAX: usize = 1_000;
-/// The most cells of a table, empty ones included: a few wide rows must not blow up many narrow ones.
-pub const CELLS_MAX: usize = 4_000_000;
+/// The most cells that rows of a table leave empty for columns they lack: a few wide rows must not blow up many narrow
+/// ones.
+pub const MISSING_CELLS_MAX: usize = 4_000_000;
+/// The longest row of a table, in bytes of cells and what finds them.
+pub const ROW_BYTES_MAX: usize = 4 << 20;
 /// The longest joined key, in bytes.
 pub const PATH_BYTES_MAX: usize = 4_096;
 /// The most bytes of joined keys in all rows of an object: they repeat what the document says once.
 pub const PATHS_BYTES_MAX: usize = 64 << 20;
 
-/// Writes CSV as events come; of a document that is an array, in the second of two readings.
-pub struct Csv<'a> {
-    out: &'a mut Vec<u8>,
+/// Writes CSV as events come.
+pub struct Csv {
+    out: Vec<u8>,
     guard: bool,
     layout: Layout,
     /// The joined keys down to the value that comes next.
@@ -44,10 +52,8 @@ enum Layout {
     Unknown,
     /// An object: a row for each leaf.
     Leaves,
-    /// An array in its first reading.
-    Columns,
-    /// An array in its second reading.
-    Rows,
+    /// An array: a row for each item.
+    Table,
 }
 
 /// An open container.
@@ -65,44 +71,33 @@ struct Table {
     names: Vec<String>,
     /// Where the next leaf lies if this row is like the one before.
     likely: usize,
-    rows: usize,
-    /// The present row: what its cells hold, quoted, and where in it each column's lies.
+    /// How much of the document the window has taken.
+    read_bytes: usize,
+    /// The header is written: no column can be added.
+    begun: bool,
+    /// What waits to be written: the quoted text of all cells, the cells row after row, and where each row ends.
     text: Vec<u8>,
-    cells: Vec<Range<usize>>,
+    cells: Vec<Cell>,
+    rows: Vec<usize>,
+    /// Where the cells and the text of the row that is being read begin.
+    row_start: (usize, usize),
+    /// The row that is being written: where in the text each column's cell lies.
+    line: Vec<Range<usize>>,
+    /// Cells that rows have left empty.
+    missing: usize,
 }
 
-impl<'a> Csv<'a> {
-    /// Appends to `out`. `guard` is [`super::Style::csv_guard`].
-    pub fn new(out: &'a mut Vec<u8>, guard: bool) -> Self {
-        let (path, open) = (String::new(), Vec::new());
-        Csv { out, guard, layout: Layout::Unknown, path, paths_bytes: 0, open, table: Table::default() }
-    }
+/// A cell that waits. All that wait are far fewer than 2^32 bytes: see [`ROW_BYTES_MAX`] and [`WINDOW_BYTES`].
+struct Cell {
+    column: u32,
+    text_end: u32,
+}
 
-    /// Ends the first reading. True when the document is an array: its columns are known and its header written now, and
-    /// its events have to come a second time.
-    ///
-    /// # Errors
-    /// When the table has more than [`CELLS_MAX`] cells.
-    pub fn begin_rows(&mut self) -> Result<bool, Reason> {
-        if self.layout != Layout::Columns {
-            return Ok(false);
-        }
-        if self.table.names.is_empty() {
-            self.table.column(VALUE)?;
-        }
-        if self.table.names.len() * self.table.rows > CELLS_MAX {
-            return Err(Reason::TooManyCells);
-        }
-        self.table.cells = vec![0..0; self.table.names.len()];
-        for (i, name) in self.table.names.iter().enumerate() {
-            if i > 0 {
-                self.out.push(b',');
-            }
-            push_text(name, self.guard, self.out);
-        }
-        self.end_line(self.table.names.len() == 1 && self.table.names[0].is_empty());
-        self.layout = Layout::Rows;
-        Ok(true)
+impl Csv {
+    /// `guard` is [`super::Style::csv_guard`].
+    pub fn new(guard: bool) -> Csv {
+        let (out, path, open) = (Vec::new(), String::new(), Vec::new());
+        Csv { out, guard, layout: Layout::Unknown, path, paths_bytes: 0, open, table: Table::default() }
     }
 
     /// The leaf that the path leads to.
@@ -111,34 +106,26 @@ impl<'a> Csv<'a> {
         match self.layout {
             Layout::Unknown => {
                 self.out.extend_from_slice(b"value\r\n");
-                push_text(text, guard, self.out);
-                self.end_line(text.is_empty());
+                let start = self.out.len();
+                push_text(text, guard, &mut self.out);
+                end_line(start, &mut self.out);
             }
             Layout::Leaves => {
                 self.paths_bytes += self.path.len();
                 if self.paths_bytes > PATHS_BYTES_MAX {
                     return Err(Reason::PathTooLong);
                 }
-                push_text(&self.path, self.guard, self.out);
+                push_text(&self.path, self.guard, &mut self.out);
                 self.out.push(b',');
-                push_text(text, guard, self.out);
-                self.end_line(false);
+                push_text(text, guard, &mut self.out);
+                self.out.extend_from_slice(b"\r\n");
             }
-            Layout::Columns => {
+            Layout::Table => {
                 let path = if self.open.len() == 1 { VALUE } else { &self.path };
-                self.table.column(path)?;
-            }
-            Layout::Rows => {
-                let path = if self.open.len() == 1 { VALUE } else { &self.path };
-                let column = self.table.column(path)?;
-                let start = self.table.text.len();
-                push_text(text, guard, &mut self.table.text);
-                // A document that changes between its readings may name a column that is not in the header.
-                *self.table.cells.get_mut(column).ok_or(Reason::NotSerializable)? = start..self.table.text.len();
+                self.table.cell(path, text, guard)?;
             }
         }
-        self.member_done();
-        Ok(())
+        self.member_done()
     }
 
     /// Extends the path to the next item of an array; that of a member was its key.
@@ -170,7 +157,7 @@ impl<'a> Csv<'a> {
     fn begin(&mut self, array: bool) -> Emitted {
         if self.layout == Layout::Unknown {
             if array {
-                self.layout = Layout::Columns;
+                self.layout = Layout::Table;
             } else {
                 self.layout = Layout::Leaves;
                 self.out.extend_from_slice(b"key,value\r\n");
@@ -178,6 +165,7 @@ impl<'a> Csv<'a> {
         }
         self.enter_member()?;
         self.open.push(Open { path_end: self.path.len(), count: 0, array });
+        self.table.read_bytes += "[]".len();
         Ok(())
     }
 
@@ -193,35 +181,22 @@ impl<'a> Csv<'a> {
             }
             return self.leaf("", false);
         }
-        self.member_done();
+        self.member_done()
+    }
+
+    /// Ends the row when what ended was an item of the document, and the table when it was the document.
+    fn member_done(&mut self) -> Emitted {
+        if self.layout != Layout::Table || self.open.len() > 1 {
+            return Ok(());
+        }
+        let ended = self.open.is_empty();
+        if !ended {
+            self.table.end_row();
+        }
+        if ended || self.table.begun || self.table.read_bytes >= WINDOW_BYTES {
+            self.table.write_rows(self.guard, &mut self.out)?;
+        }
         Ok(())
-    }
-
-    /// Ends the row when what ended was an item of the document.
-    fn member_done(&mut self) {
-        if self.open.len() != 1 {
-            return;
-        }
-        self.table.likely = 0;
-        match self.layout {
-            Layout::Columns => self.table.rows += 1,
-            Layout::Rows => {
-                for (i, cell) in self.table.cells.iter_mut().enumerate() {
-                    if i > 0 {
-                        self.out.push(b',');
-                    }
-                    self.out.extend_from_slice(&self.table.text[std::mem::take(cell)]);
-                }
-                self.end_line(self.table.cells.len() == 1 && self.table.text.is_empty());
-                self.table.text.clear();
-            }
-            Layout::Unknown | Layout::Leaves => {}
-        }
-    }
-
-    /// Ends a line. One that is empty altogether would be skipped by readers, so it gets a quoted empty cell.
-    fn end_line(&mut self, empty: bool) {
-        self.out.extend_from_slice(if empty { b"\"\"\r\n" } else { b"\r\n" });
     }
 }
 
@@ -229,6 +204,17 @@ impl<'a> Csv<'a> {
 const VALUE: &str = "value";
 
 impl Table {
+    /// Adds a cell to the row that is being read.
+    fn cell(&mut self, name: &str, text: &str, guard: bool) -> Emitted {
+        let column = self.column(name)?;
+        push_text(text, guard, &mut self.text);
+        self.cells.push(Cell { column: column as u32, text_end: self.text.len() as u32 });
+        let (cells_start, text_start) = self.row_start;
+        let row_bytes = self.text.len() - text_start + (self.cells.len() - cells_start) * size_of::<Cell>();
+        self.read_bytes += text.len().max(1);
+        if row_bytes > ROW_BYTES_MAX { Err(Reason::RowTooLong) } else { Ok(()) }
+    }
+
     /// The place of a column, which is made when it is new.
     fn column(&mut self, name: &str) -> Result<usize, Reason> {
         if self.names.get(self.likely).is_some_and(|likely| likely == name) {
@@ -237,6 +223,7 @@ impl Table {
         }
         let place = match self.places.get(name) {
             Some(&place) => place,
+            None if self.begun => return Err(Reason::LateColumn),
             None if self.names.len() == COLUMNS_MAX => return Err(Reason::TooManyColumns),
             None => {
                 self.names.push(name.to_owned());
@@ -247,9 +234,77 @@ impl Table {
         self.likely = place + 1;
         Ok(place)
     }
+
+    fn end_row(&mut self) {
+        self.rows.push(self.cells.len());
+        self.row_start = (self.cells.len(), self.text.len());
+        self.likely = 0;
+    }
+
+    /// Writes the rows that wait, after the header the first time.
+    fn write_rows(&mut self, guard: bool, out: &mut Vec<u8>) -> Emitted {
+        if !self.begun {
+            if self.names.is_empty() {
+                self.column(VALUE)?;
+            }
+            self.line = vec![0..0; self.names.len()];
+        }
+        self.missing += (self.line.len() * self.rows.len()).saturating_sub(self.cells.len());
+        if self.missing > MISSING_CELLS_MAX {
+            return Err(Reason::TooManyCells);
+        }
+        if !self.begun {
+            self.begun = true;
+            self.write_header(guard, out);
+        }
+        let (mut cell, mut text) = (0, 0);
+        for &row_end in &self.rows {
+            for Cell { column, text_end } in &self.cells[cell..row_end] {
+                self.line[*column as usize] = text..*text_end as usize;
+                text = *text_end as usize;
+            }
+            cell = row_end;
+            let start = out.len();
+            for (i, range) in self.line.iter_mut().enumerate() {
+                if i > 0 {
+                    out.push(b',');
+                }
+                out.extend_from_slice(&self.text[std::mem::take(range)]);
+            }
+            end_line(start, out);
+        }
+        self.text.clear();
+        self.cells.clear();
+        self.rows.clear();
+        self.row_start = (0, 0);
+        Ok(())
+    }
+
+    fn write_header(&self, guard: bool, out: &mut Vec<u8>) {
+        let start = out.len();
+        for (i, name) in self.names.iter().enumerate() {
+            if i > 0 {
+                out.push(b',');
+            }
+            push_text(name, guard, out);
+        }
+        end_line(start, out);
+    }
 }
 
-impl Emit for Csv<'_> {
+/// Ends a line that begins at `start`. One that is empty altogether would be skipped by readers, so it gets a quoted
+/// empty cell.
+fn end_line(start: usize, out: &mut Vec<u8>) {
+    out.extend_from_slice(if out.len() == start { b"\"\"\r\n" } else { b"\r\n" });
+}
+
+impl Writer for Csv {
+    fn out(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+}
+
+impl Emit for Csv {
     fn begin_object(&mut self) -> Emitted {
         self.begin(false)
     }
@@ -262,6 +317,7 @@ impl Emit for Csv<'_> {
         if path_end + key.len() > PATH_BYTES_MAX {
             return Err(Reason::PathTooLong);
         }
+        self.table.read_bytes += key.len() + "\"\":".len();
         self.join();
         let mut rest = key;
         while let Some(i) = memchr::memchr2(b'.', b'\\', rest.as_bytes()) {
@@ -363,10 +419,35 @@ mod tests {
             "id,a.b,c,value,0,1.0\n1,2,,,,\n3,,x,,,\n,,,4,,\n,,,,5,6\n",
         );
         check(r#"[{"a":1,"a":2}]"#, "a\n2\n");
+        check(r#"[{"a":1,"a":null}]"#, "a\n\"\"\n");
         check(r#"["a",null,""]"#, "value\na\n\"\"\n\"\"\n");
         check("[]", "value\n");
         check("[{},[]]", "value\n\"\"\n\"\"\n");
         check("[{\"\u{feff}\":1}]", "\"\u{feff}\"\n1\n");
+    }
+
+    #[test]
+    fn a_table_has_the_columns_that_its_window_shows() {
+        let row = r#"{"a":"0123456789"},"#;
+        let rows = |bytes: usize| row.repeat(bytes / row.len());
+        let wide = csv(&format!("[{}{{\"b\":1}}]", rows(WINDOW_BYTES - 100))).unwrap();
+        assert!(wide.starts_with("a,b\r\n0123456789,\r\n") && wide.ends_with("0123456789,\r\n,1\r\n"));
+        let late = csv(&format!("[{}{{\"b\":1}}]", rows(2 * WINDOW_BYTES))).unwrap_err();
+        assert_eq!(late.reason, Reason::LateColumn);
+        let long = csv(&format!("[{}{{}},{{\"a\":\"\",\"a\":2}}]", rows(2 * WINDOW_BYTES))).unwrap();
+        assert_eq!(long.lines().count(), 1 + 2 * WINDOW_BYTES / row.len() + 2);
+        assert!(long.ends_with("0123456789\r\n\"\"\r\n2\r\n"));
+    }
+
+    #[test]
+    fn what_waits_for_the_columns_is_bounded() {
+        let mut csv = Csv::new(false);
+        csv.begin_array().unwrap();
+        for _ in 0..2 * WINDOW_BYTES {
+            csv.string("").unwrap();
+            assert!(csv.table.text.len() + csv.table.cells.len() <= WINDOW_BYTES);
+        }
+        assert!(csv.table.begun);
     }
 
     #[test]
@@ -398,8 +479,14 @@ mod tests {
         assert!(csv(&format!("[{}]", wide(COLUMNS_MAX))).is_ok());
         assert!(csv(&wide(COLUMNS_MAX + 1)).is_ok());
         assert_eq!(fails(&format!("[{}]", wide(COLUMNS_MAX + 1))), Reason::TooManyColumns);
-        let narrow = ",{}".repeat(CELLS_MAX / COLUMNS_MAX);
-        assert_eq!(fails(&format!("[{}{narrow}]", wide(COLUMNS_MAX))), Reason::TooManyCells);
+        let narrow = ",{}".repeat(MISSING_CELLS_MAX / COLUMNS_MAX);
+        assert!(csv(&format!("[{}{narrow}]", wide(COLUMNS_MAX))).is_ok());
+        assert_eq!(fails(&format!("[{}{narrow},{{}}]", wide(COLUMNS_MAX))), Reason::TooManyCells);
+        let long = "x".repeat(ROW_BYTES_MAX / 2 - 16);
+        assert!(csv(&format!("[{{\"a\":\"{long}\",\"b\":\"{long}\"}}]")).is_ok());
+        assert_eq!(fails(&format!("[{{\"a\":\"{long}\",\"b\":\"{long}\",\"c\":\"{long}\"}}]")), Reason::RowTooLong);
+        let twice = "\"a\":1,".repeat(ROW_BYTES_MAX / size_of::<Cell>());
+        assert_eq!(fails(&format!("[{{{twice}\"a\":1}}]")), Reason::RowTooLong);
         let key = "k".repeat(PATH_BYTES_MAX / 2);
         assert!(csv(&format!("{{\"{key}\":{{\"{}\":1}}}}", &key[1..])).is_ok());
         assert_eq!(fails(&format!("{{\"{key}\":{{\"{key}\":1}}}}")), Reason::PathTooLong);

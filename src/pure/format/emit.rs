@@ -1,5 +1,7 @@
 //! The event stream between documents and formats: the trait every emitter implements, and the way from serde to it.
 
+use std::mem;
+
 use serde::ser::{self, Serialize};
 
 use super::{DEPTH_MAX, EncodeError, Reason};
@@ -10,7 +12,8 @@ pub type Emitted = Result<(), Reason>;
 /// Receives a document as events, in document order, and writes it in one format.
 ///
 /// Whoever sends the events keeps them well-formed: begins and ends match, a key comes before every value of an
-/// object and nowhere else, exactly one value is sent at the top, and nothing nests deeper than [`DEPTH_MAX`].
+/// object and nowhere else, exactly one value is sent at the top, and nothing nests deeper than [`DEPTH_MAX`], or one more
+/// in the envelope.
 pub trait Emit {
     /// An object opens.
     fn begin_object(&mut self) -> Emitted;
@@ -30,6 +33,21 @@ pub trait Emit {
     fn number(&mut self, lexeme: &str) -> Emitted;
     /// A string.
     fn string(&mut self, text: &str) -> Emitted;
+}
+
+/// An emitter whose text goes to a buffer that it is lent, so that it can wait for the next piece of a stream without
+/// borrowing anything.
+pub trait Writer: Emit {
+    /// The end of the text; a buffer of its own that stays empty while it is lent none.
+    fn out(&mut self) -> &mut Vec<u8>;
+
+    /// Lends the writer `out` for as long as `write` takes.
+    fn write_to<T>(&mut self, out: &mut Vec<u8>, write: impl FnOnce(&mut Self) -> T) -> T {
+        mem::swap(self.out(), out);
+        let written = write(self);
+        mem::swap(self.out(), out);
+        written
+    }
 }
 
 /// Sends a serde document to an emitter, shaped as serde_json would write it.

@@ -1,8 +1,9 @@
-//! JSON: serde_json for values, byte splicing for texts that are JSON already, and an emitter for the indented look.
+//! JSON: serde_json for values, byte splicing for texts that are JSON already, and an emitter for parts of such texts and
+//! for the indented look.
 
 use serde::Serialize;
 
-use super::emit::{Emit, Emitted};
+use super::emit::{Emit, Emitted, Writer};
 use super::{EncodeError, JsonError, Reason, tokens};
 
 /// Appends a document: compact, or indented by two spaces.
@@ -19,9 +20,11 @@ pub(super) fn splice(json: &[u8], out: &mut Vec<u8>) -> Result<(), JsonError> {
     Ok(())
 }
 
-/// Writes JSON indented by two spaces, as serde_json's pretty printer does, with numbers as they came.
-pub struct Pretty<'a> {
-    out: &'a mut Vec<u8>,
+/// Writes JSON as serde_json does, with numbers as they came.
+pub struct Json {
+    out: Vec<u8>,
+    /// On several lines, indented by two spaces.
+    pretty: bool,
     depth: usize,
     place: Place,
 }
@@ -37,10 +40,10 @@ enum Place {
     After,
 }
 
-impl<'a> Pretty<'a> {
-    /// Appends to `out`.
-    pub fn new(out: &'a mut Vec<u8>) -> Self {
-        Pretty { out, depth: 0, place: Place::After }
+impl Json {
+    /// Compact, or on several lines if `pretty`.
+    pub fn new(pretty: bool) -> Json {
+        Json { out: Vec::new(), pretty, depth: 0, place: Place::After }
     }
 
     /// Comma and line break, as the place asks for, before a key or a value.
@@ -55,8 +58,10 @@ impl<'a> Pretty<'a> {
     }
 
     fn new_line(&mut self) {
-        self.out.push(b'\n');
-        self.out.resize(self.out.len() + 2 * self.depth, b' ');
+        if self.pretty {
+            self.out.push(b'\n');
+            self.out.resize(self.out.len() + 2 * self.depth, b' ');
+        }
     }
 
     fn scalar(&mut self, text: &str) -> Emitted {
@@ -84,11 +89,17 @@ impl<'a> Pretty<'a> {
     }
 
     fn quoted(&mut self, text: &str) -> Emitted {
-        serde_json::to_writer(&mut *self.out, text).map_err(|_| Reason::NotSerializable)
+        serde_json::to_writer(&mut self.out, text).map_err(|_| Reason::NotSerializable)
     }
 }
 
-impl Emit for Pretty<'_> {
+impl Writer for Json {
+    fn out(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+}
+
+impl Emit for Json {
     fn begin_object(&mut self) -> Emitted {
         self.begin(b'{')
     }
@@ -98,7 +109,7 @@ impl Emit for Pretty<'_> {
     fn key(&mut self, key: &str) -> Emitted {
         self.separate();
         self.quoted(key)?;
-        self.out.extend_from_slice(b": ");
+        self.out.extend_from_slice(if self.pretty { b": " } else { b":" });
         self.place = Place::Key;
         Ok(())
     }
@@ -124,7 +135,7 @@ impl Emit for Pretty<'_> {
 }
 
 /// Takes every event and writes nothing: the tokenizer in front of it is the check.
-struct Check;
+pub struct Check;
 
 impl Emit for Check {
     fn begin_object(&mut self) -> Emitted {

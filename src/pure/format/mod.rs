@@ -8,6 +8,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use emit::Writer;
+
 pub mod csv;
 pub mod emit;
 pub mod json;
@@ -77,13 +79,9 @@ pub fn encode<T: Serialize + ?Sized>(
 ) -> Result<(), EncodeError> {
     match format {
         Format::Json => json::encode(document, style.pretty, out),
-        Format::Xml => emit::send(document, &mut xml::Xml::new(out)),
-        Format::Yaml => emit::send(document, &mut yaml::Yaml::new(out)),
-        Format::Csv => {
-            let mut csv = csv::Csv::new(out, style.csv_guard);
-            emit::send(document, &mut csv)?;
-            if csv.begin_rows()? { emit::send(document, &mut csv) } else { Ok(()) }
-        }
+        Format::Xml => xml::Xml::default().write_to(out, |xml| emit::send(document, xml)),
+        Format::Yaml => yaml::Yaml::default().write_to(out, |yaml| emit::send(document, yaml)),
+        Format::Csv => csv::Csv::new(style.csv_guard).write_to(out, |csv| emit::send(document, csv)),
     }
 }
 
@@ -97,16 +95,11 @@ pub fn encode<T: Serialize + ?Sized>(
 /// appended until then is incomplete and has to be thrown away.
 pub fn transcode(json: &[u8], format: Format, style: Style, out: &mut Vec<u8>) -> Result<(), JsonError> {
     match format {
-        Format::Json if style.pretty => tokens::read(json, &mut json::Pretty::new(out)),
+        Format::Json if style.pretty => json::Json::new(true).write_to(out, |pretty| tokens::read(json, pretty)),
         Format::Json => json::splice(json, out),
-        Format::Xml => tokens::read(json, &mut xml::Xml::new(out)),
-        Format::Yaml => tokens::read_without_duplicates(json, &mut yaml::Yaml::new(out)),
-        Format::Csv => {
-            let mut csv = csv::Csv::new(out, style.csv_guard);
-            tokens::read(json, &mut csv)?;
-            let again = csv.begin_rows().map_err(|reason| JsonError { offset: json.len(), reason })?;
-            if again { tokens::read(json, &mut csv) } else { Ok(()) }
-        }
+        Format::Xml => xml::Xml::default().write_to(out, |xml| tokens::read(json, xml)),
+        Format::Yaml => yaml::Yaml::default().write_to(out, |yaml| tokens::read_without_duplicates(json, yaml)),
+        Format::Csv => csv::Csv::new(style.csv_guard).write_to(out, |csv| tokens::read(json, csv)),
     }
 }
 
@@ -141,10 +134,20 @@ pub enum Reason {
     NotSerializable,
     /// A CSV table would have too many columns.
     TooManyColumns,
-    /// A CSV table would have too many cells.
+    /// The rows of a CSV table would leave too many cells empty.
     TooManyCells,
-    /// Nested keys joined to one for CSV are too long, each or together.
+    /// A column of a CSV table came when its header was written already.
+    LateColumn,
+    /// A row of a CSV table is longer than is kept.
+    RowTooLong,
+    /// Nested keys are too long: joined to one for CSV, or kept for the end tags of XML.
     PathTooLong,
+    /// The objects that are open have more keys than are kept, where none may come twice.
+    TooManyKeys,
+    /// The text is longer than is taken.
+    TooLong,
+    /// The text holds nothing at the place that is asked for.
+    NothingThere,
 }
 
 impl fmt::Display for Reason {
@@ -164,8 +167,13 @@ impl fmt::Display for Reason {
             Reason::KeyNotText => "map key that is not text",
             Reason::NotSerializable => "value that cannot be serialized",
             Reason::TooManyColumns => "too many columns for CSV",
-            Reason::TooManyCells => "too many cells for CSV",
-            Reason::PathTooLong => "keys too long for CSV",
+            Reason::TooManyCells => "too many empty cells for CSV",
+            Reason::LateColumn => "new column after the first rows of CSV",
+            Reason::RowTooLong => "row too long for CSV",
+            Reason::PathTooLong => "nested keys too long",
+            Reason::TooManyKeys => "too many keys for YAML",
+            Reason::TooLong => "text too long",
+            Reason::NothingThere => "nothing at the pointer",
         })
     }
 }
@@ -199,7 +207,7 @@ impl serde::ser::Error for EncodeError {
 }
 
 #[cfg(test)]
-mod properties;
+pub(super) mod properties;
 
 #[cfg(test)]
 mod tests {

@@ -18,7 +18,7 @@ fn any_text() -> impl Strategy<Value = String> {
     ]
 }
 
-fn any_document() -> impl Strategy<Value = Value> {
+pub(in crate::pure) fn any_document() -> impl Strategy<Value = Value> {
     let scalar = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
@@ -97,8 +97,7 @@ proptest! {
         let json = serde_json::to_vec(&document).unwrap();
         let mut cuts: Vec<usize> = cuts.into_iter().filter(|&cut| cut < json.len()).collect();
         cuts.sort_unstable();
-        let mut out = Vec::new();
-        let mut sink = xml::Xml::new(&mut out);
+        let mut sink = xml::Xml::default();
         let mut tokenizer = Tokenizer::new();
         let mut start = 0;
         for cut in cuts.into_iter().chain([json.len()]) {
@@ -106,7 +105,8 @@ proptest! {
             start = cut;
         }
         tokenizer.finish(&mut sink).unwrap();
-        prop_assert_eq!(String::from_utf8(out), String::from_utf8(transcoded(&json, Format::Xml)));
+        let whole = transcoded(&json, Format::Xml);
+        prop_assert_eq!(std::str::from_utf8(sink.out()), std::str::from_utf8(&whole));
     }
 
     #[test]
@@ -124,8 +124,7 @@ proptest! {
         for format in Format::ALL {
             let whole = transcode(&json, format, Style::default(), &mut Vec::new()).is_ok();
             let mut tokenizer = Tokenizer::new();
-            let mut out = Vec::new();
-            let mut sink = yaml::Yaml::new(&mut out);
+            let mut sink = yaml::Yaml::default();
             let fed = json.chunks(size).try_for_each(|piece| tokenizer.feed(piece, &mut sink));
             prop_assert_eq!(fed.and_then(|()| tokenizer.finish(&mut sink)).is_ok(), whole);
         }

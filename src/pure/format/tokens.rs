@@ -11,6 +11,8 @@ use super::{DEPTH_MAX, JsonError, Reason};
 
 /// The longest token, in bytes, that may be spread over pieces. A text that comes in one piece has no such limit.
 pub const CARRY_BYTES_MAX: usize = 1 << 20;
+/// The most keys that the open objects may have together where none may come twice: some ten bytes are kept of each.
+pub const KEYS_MAX: usize = 1 << 18;
 
 /// Sends a whole JSON text to an emitter.
 ///
@@ -23,7 +25,7 @@ pub fn read(json: &[u8], sink: &mut impl Emit) -> Result<(), JsonError> {
 /// Like [`read`], but an object with the same key twice is an error.
 ///
 /// # Errors
-/// Those of [`read`], and [`Reason::DuplicateKey`].
+/// Those of [`read`], [`Reason::DuplicateKey`] and [`Reason::TooManyKeys`].
 pub fn read_without_duplicates(json: &[u8], sink: &mut impl Emit) -> Result<(), JsonError> {
     read_by(Tokenizer::without_duplicates(), json, sink)
 }
@@ -83,8 +85,8 @@ impl Tokenizer {
         }
     }
 
-    /// Ready for the first piece, and refuses keys that come twice in an object. This costs eight bytes of memory for
-    /// each key of the objects that are open.
+    /// Ready for the first piece, and refuses keys that come twice in an object. The keys of the objects that are open
+    /// are remembered, [`KEYS_MAX`] at most.
     pub fn without_duplicates() -> Self {
         Tokenizer { seen: Some(Seen::default()), ..Tokenizer::new() }
     }
@@ -132,15 +134,21 @@ impl Tokenizer {
     ///
     /// # Errors
     /// When the document is not complete.
-    pub fn finish(mut self, sink: &mut impl Emit) -> Result<(), JsonError> {
+    pub fn finish(&mut self, sink: &mut impl Emit) -> Result<(), JsonError> {
         if self.carry.first().is_some_and(|&byte| byte != b'"') {
             self.complete_carry(sink)?;
         }
-        if self.expect == Expect::Nothing && self.carry.is_empty() {
-            Ok(())
-        } else {
-            Err(at(self.consumed, (0, Reason::UnexpectedEnd)))
-        }
+        if self.is_complete() { Ok(()) } else { Err(at(self.consumed, (0, Reason::UnexpectedEnd))) }
+    }
+
+    /// Bytes of all pieces so far.
+    pub fn consumed(&self) -> usize {
+        self.consumed
+    }
+
+    /// True once the document is complete: only white space may come.
+    pub fn is_complete(&self) -> bool {
+        self.expect == Expect::Nothing && self.carry.is_empty()
     }
 
     /// Where in a new piece the carried token ends; `None` when it goes on. Looks at each byte once, so that many small
@@ -211,10 +219,8 @@ impl Tokenizer {
                     let Some((key, end)) = string(text, i, &mut self.unescaped)? else {
                         return Ok(start);
                     };
-                    if let Some(seen) = &mut self.seen
-                        && !seen.insert(key)
-                    {
-                        return Err((start, Reason::DuplicateKey));
+                    if let Some(seen) = &mut self.seen {
+                        seen.insert(key).map_err(|reason| (start, reason))?;
                     }
                     i = end;
                     self.expect = Expect::Colon;
@@ -314,7 +320,8 @@ fn at(base: usize, (place, reason): Flaw) -> JsonError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pure::format::json::Pretty;
+    use crate::pure::format::emit::Writer;
+    use crate::pure::format::json::{Check, Json};
 
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -344,14 +351,13 @@ mod tests {
 
     /// The document as indented JSON, fed in pieces of a size.
     fn read_in_pieces(json: &[u8], size: usize) -> Result<Vec<u8>, JsonError> {
-        let mut out = Vec::new();
-        let mut sink = Pretty::new(&mut out);
+        let mut sink = Json::new(true);
         let mut tokenizer = Tokenizer::new();
         for piece in json.chunks(size) {
             tokenizer.feed(piece, &mut sink)?;
         }
         tokenizer.finish(&mut sink)?;
-        Ok(out)
+        Ok(std::mem::take(sink.out()))
     }
 
     #[test]
@@ -411,12 +417,11 @@ mod tests {
     #[test]
     fn what_is_held_does_not_grow_with_the_document() {
         let mut tokenizer = Tokenizer::without_duplicates();
-        let (mut out, piece) = (Vec::new(), br#"{"key":"a \"text\"","n":[1,2.5e3,null]},"#);
-        let mut sink = Pretty::new(&mut out);
-        tokenizer.feed(b"[", &mut sink).unwrap();
+        let piece = br#"{"key":"a \"text\"","n":[1,2.5e3,null]},"#;
+        tokenizer.feed(b"[", &mut Check).unwrap();
         for _ in 0..10_000 {
             for part in piece.chunks(9) {
-                tokenizer.feed(part, &mut sink).unwrap();
+                tokenizer.feed(part, &mut Check).unwrap();
             }
         }
         assert!(tokenizer.carry.capacity() < 64 && tokenizer.unescaped.capacity() < 64);
@@ -425,7 +430,7 @@ mod tests {
 
     #[test]
     fn duplicate_keys_are_found_where_asked_for() {
-        let find = |json: &str| read_without_duplicates(json.as_bytes(), &mut Pretty::new(&mut Vec::new()));
+        let find = |json: &str| read_without_duplicates(json.as_bytes(), &mut Check);
         let duplicate = |offset| Err(JsonError { offset, reason: Reason::DuplicateKey });
         assert_eq!(find(r#"{"a":1,"a":2}"#), duplicate(7));
         assert_eq!(find(r#"{"a":1,"\u0061":2}"#), duplicate(7));
@@ -437,5 +442,16 @@ mod tests {
         assert_eq!(find(&format!("[{{{many}}},{{{many}}}]")), Ok(()));
         assert_eq!(find(&format!("{{{many},\"k3\":0}}")), duplicate(many.len() + 2));
         assert_eq!(find(&format!("{{{many},\"k999\":0}}")), duplicate(many.len() + 2));
+    }
+
+    #[test]
+    fn keys_of_open_objects_are_remembered_up_to_a_limit() {
+        let members = |count: usize| (0..count).map(|i| format!("\"{i}\":0")).collect::<Vec<_>>().join(",");
+        let find = |json: &str| read_without_duplicates(json.as_bytes(), &mut Check).map_err(|error| error.reason);
+        let half = members(KEYS_MAX / 2);
+        assert_eq!(find(&format!("[{{{half}}},{{{half}}},{{{half}}}]")), Ok(()));
+        assert_eq!(find(&format!("{{{half},\"in\":{{{half}}}}}")), Err(Reason::TooManyKeys));
+        assert_eq!(find(&format!("{{{}}}", members(KEYS_MAX))), Ok(()));
+        assert_eq!(find(&format!("{{{}}}", members(KEYS_MAX + 1))), Err(Reason::TooManyKeys));
     }
 }

@@ -12,15 +12,19 @@
 
 use std::fmt::Write as _;
 
-use super::emit::{Emit, Emitted};
+use super::Reason;
+use super::emit::{Emit, Emitted, Writer};
 use super::xml_names::{continues_name, starts_name};
 
 const DECLARATION: &[u8] = br#"<?xml version="1.0" encoding="UTF-8"?>"#;
 const NIL: &[u8] = br#" xsi:nil="true" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"/>"#;
 
-/// Writes XML as events come.
-pub struct Xml<'a> {
-    out: &'a mut Vec<u8>,
+/// The most bytes that the names of all open elements may have together: they are kept for the end tags.
+pub const NAMES_BYTES_MAX: usize = 1 << 20;
+
+/// Writes XML as events come, the declaration first.
+pub struct Xml {
+    out: Vec<u8>,
     /// The names of the open elements and of the key that waits for its value, end to end.
     names: String,
     open: Vec<Open>,
@@ -35,21 +39,23 @@ struct Open {
     array: bool,
 }
 
-impl<'a> Xml<'a> {
-    /// Appends to `out`, beginning with the XML declaration.
-    pub fn new(out: &'a mut Vec<u8>) -> Self {
-        out.extend_from_slice(DECLARATION);
-        Xml { out, names: String::from("response"), open: Vec::new(), tag_open: false }
+impl Default for Xml {
+    fn default() -> Xml {
+        Xml { out: Vec::new(), names: String::from("response"), open: Vec::new(), tag_open: false }
     }
+}
 
+impl Xml {
     /// Writes `<name` on a line of its own.
     fn start_tag(&mut self) {
         if self.tag_open {
             self.out.push(b'>');
             self.tag_open = false;
         }
-        if self.open.last().is_some_and(|parent| parent.array) {
-            self.names.push_str("item");
+        match self.open.last() {
+            None => self.out.extend_from_slice(DECLARATION),
+            Some(parent) if parent.array => self.names.push_str("item"),
+            Some(_) => {}
         }
         self.new_line();
         self.out.push(b'<');
@@ -106,7 +112,13 @@ impl<'a> Xml<'a> {
     }
 }
 
-impl Emit for Xml<'_> {
+impl Writer for Xml {
+    fn out(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+}
+
+impl Emit for Xml {
     fn begin_object(&mut self) -> Emitted {
         self.begin(false)
     }
@@ -115,7 +127,7 @@ impl Emit for Xml<'_> {
     }
     fn key(&mut self, key: &str) -> Emitted {
         push_key(key, &mut self.names);
-        Ok(())
+        if self.names.len() > NAMES_BYTES_MAX { Err(Reason::PathTooLong) } else { Ok(()) }
     }
     fn begin_array(&mut self) -> Emitted {
         self.begin(true)
@@ -141,7 +153,7 @@ impl Emit for Xml<'_> {
     fn string(&mut self, text: &str) -> Emitted {
         self.start_tag();
         self.out.push(b'>');
-        push_text(text, self.out);
+        push_text(text, &mut self.out);
         self.end_tag();
         self.complete()
     }
@@ -268,6 +280,17 @@ mod tests {
             r#""\u0000a\u001f&\ufffe\uffff\ufffd\ufeff\u0085""#,
             "<response>\u{FFFD}a\u{FFFD}&amp;\u{FFFD}\u{FFFD}\u{FFFD}\u{FEFF}\u{85}</response>\n",
         );
+    }
+
+    #[test]
+    fn names_of_open_elements_are_kept_up_to_a_limit() {
+        let written = |json: &str| {
+            let mut out = Vec::new();
+            transcode(json.as_bytes(), Format::Xml, Style::default(), &mut out).map_err(|error| error.reason)
+        };
+        let half = "k".repeat(NAMES_BYTES_MAX / 2);
+        assert_eq!(written(&format!("{{\"{half}\":1,\"a\":{{\"{half}\":1}}}}")), Ok(()));
+        assert_eq!(written(&format!("{{\"{half}\":{{\"{half}\":1}}}}")), Err(Reason::PathTooLong));
     }
 
     #[test]

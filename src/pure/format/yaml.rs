@@ -11,7 +11,7 @@
 use std::fmt::Write as _;
 
 use super::Reason;
-use super::emit::{Emit, Emitted};
+use super::emit::{Emit, Emitted, Writer};
 
 /// The most containers a YAML document may nest. js-yaml gives up at a hundred nodes from the document to a scalar, and
 /// counts an item that begins on the line of its dash as two.
@@ -21,8 +21,9 @@ pub const YAML_DEPTH_MAX: usize = 98;
 const PLAIN_KEY_BYTES_MAX: usize = 1024;
 
 /// Writes YAML as events come.
-pub struct Yaml<'a> {
-    out: &'a mut Vec<u8>,
+#[derive(Default)]
+pub struct Yaml {
+    out: Vec<u8>,
     open: Vec<Open>,
 }
 
@@ -34,12 +35,7 @@ struct Open {
     inline: bool,
 }
 
-impl<'a> Yaml<'a> {
-    /// Appends to `out`.
-    pub fn new(out: &'a mut Vec<u8>) -> Self {
-        Yaml { out, open: Vec::new() }
-    }
-
+impl Yaml {
     /// Goes to where the next member of the innermost container begins.
     fn member(&mut self) {
         let depth = self.open.len();
@@ -106,7 +102,13 @@ impl<'a> Yaml<'a> {
     }
 }
 
-impl Emit for Yaml<'_> {
+impl Writer for Yaml {
+    fn out(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+}
+
+impl Emit for Yaml {
     fn begin_object(&mut self) -> Emitted {
         self.begin(false)
     }
@@ -116,7 +118,7 @@ impl Emit for Yaml<'_> {
     fn key(&mut self, key: &str) -> Emitted {
         self.member();
         let start = self.out.len();
-        push_string(key, self.out);
+        push_string(key, &mut self.out);
         if self.out.len() - start > PLAIN_KEY_BYTES_MAX {
             self.out.splice(start..start, *b"? ");
             self.new_line(self.open.len());
@@ -142,12 +144,12 @@ impl Emit for Yaml<'_> {
     }
     fn number(&mut self, lexeme: &str) -> Emitted {
         self.scalar();
-        push_number(lexeme, self.out);
+        push_number(lexeme, &mut self.out);
         self.complete()
     }
     fn string(&mut self, text: &str) -> Emitted {
         self.scalar();
-        push_string(text, self.out);
+        push_string(text, &mut self.out);
         self.complete()
     }
 }
