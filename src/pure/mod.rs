@@ -7,6 +7,7 @@ pub mod bounds;
 pub mod envelope;
 pub mod fault;
 pub mod format;
+pub mod freshness;
 pub mod hidden;
 pub mod input;
 pub mod key;
