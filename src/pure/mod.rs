@@ -4,6 +4,7 @@ pub mod accept;
 pub mod address;
 pub mod book;
 pub mod bounds;
+pub mod contract;
 pub mod envelope;
 pub mod fault;
 pub mod format;
