@@ -5,6 +5,7 @@ pub mod address;
 pub mod book;
 pub mod bounds;
 pub mod contract;
+pub mod description;
 pub mod envelope;
 pub mod fault;
 pub mod format;
