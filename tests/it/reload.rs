@@ -170,7 +170,7 @@ async fn every_key_that_waits_for_the_next_start_is_named_and_keeps_its_value() 
     let mut app = app("");
     let before = app.gateway.config.clone();
     let other = "listen: 127.0.0.1:1\ntls: { certificate: a, key: b }\nprivate_listen: 127.0.0.1:2\ndurability: power\n\
-                 traces: { sample_ratio: 1 }\n";
+                 traces: { endpoint: 'http://127.0.0.1:1/v1/traces' }\n";
     assert_eq!(
         app.reload(&format!("{other}http2_prior_knowledge: true")),
         ["listen", "tls", "private_listen", "durability", "traces"]

@@ -1,3 +1,5 @@
+//! An upstream's description, good and bad, and requests held against it.
+
 use super::*;
 
 const PETS: &str = r##"
