@@ -6,6 +6,9 @@ CARGO_FUZZ_VERSION = 0.13.2
 FUZZ_SECONDS ?= 30
 # How often the server is killed, and the seed of all that is left to chance: a random one where there is none.
 RESTARTS ?= 50
+# How often the configuration is changed under load, and how often each kind of deploy is done.
+RELOADS ?= 100
+DEPLOYS ?= 20
 SEED ?=
 # How long the server is called, attacked and changed without an end.
 SOAK_SECONDS ?= 600
@@ -14,13 +17,14 @@ SOAK_SECONDS ?= 600
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help cargo run test chaos soak lint bench fuzz
+.PHONY: help cargo run test chaos deploys soak lint bench fuzz
 
 help:
 	@echo "make run     build Polygate and start it on 127.0.0.1:8080"
 	@echo "make test    install what the tests need (as root, on Debian or Ubuntu) and run them all"
 	@echo "make chaos   kill the server RESTARTS ($(RESTARTS)) times under load, fill its disk, damage its files: nothing may be lost"
 	@echo "make soak    call, attack and change the release build for SOAK_SECONDS ($(SOAK_SECONDS)): nothing may grow or fail"
+	@echo "make deploys change the configuration RELOADS ($(RELOADS)) times and deploy DEPLOYS ($(DEPLOYS)) times under load: no request may fail"
 	@echo "make lint    format, clippy, documentation; licences, sources and advisories of the packages"
 	@echo "make bench   measure, and write bench/RESULTS.md"
 	@echo "make fuzz    run every fuzz target for FUZZ_SECONDS ($(FUZZ_SECONDS)) each"
@@ -38,6 +42,7 @@ test: cargo
 	tests/setup.sh
 	cargo test --locked
 	python3 tests/chaos/run.py
+	python3 tests/deploys/run.py
 	.venv/bin/python tests/readers/check.py
 	.venv/bin/node tests/readers/check.mjs
 	tests/spec/run.sh
@@ -47,6 +52,10 @@ test: cargo
 chaos: cargo
 	cargo build --locked
 	python3 tests/chaos/run.py --restarts $(RESTARTS) $(if $(SEED),--seed $(SEED))
+
+deploys: cargo
+	cargo build --locked
+	python3 tests/deploys/run.py --reloads $(RELOADS) --deploys $(DEPLOYS) $(if $(SEED),--seed $(SEED))
 
 soak: cargo
 	tests/setup.sh

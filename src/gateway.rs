@@ -12,6 +12,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 
@@ -44,7 +45,8 @@ use crate::state::usage::UsageReader;
 
 pub use self::streamed::{Broken, Streamed};
 
-/// What all calls share.
+/// What all calls share: a configuration, and what outlives it. It does not change: another configuration is another gateway
+/// over the same parts.
 pub struct Gateway {
     /// The operator's settings.
     pub config: Config,
@@ -55,9 +57,9 @@ pub struct Gateway {
     /// Where charges and refusals are written down.
     pub meter: Arc<Meter>,
     /// How accounts have used the APIs.
-    pub usage: UsageReader,
+    pub usage: Arc<UsageReader>,
     /// The limits of callers without a key.
-    pub addresses: AddressLimiter,
+    pub addresses: Arc<AddressLimiter>,
     /// How much is going on at once.
     pub load: Arc<Load>,
     /// Where calls are written down once they have ended.
@@ -68,6 +70,28 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     /// The time.
     pub clock: Clock,
+}
+
+/// The gateway of the calls that begin now. A call keeps the one it began with to its end.
+pub type Current = ArcSwap<Gateway>;
+
+impl Gateway {
+    /// A gateway under another configuration, with its catalog, which shares all that this one knows and counts.
+    pub fn under(&self, config: Config, catalog: Catalog) -> Gateway {
+        Gateway {
+            catalog,
+            keyring: self.keyring.clone(),
+            meter: self.meter.clone(),
+            usage: self.usage.clone(),
+            addresses: Arc::new(self.addresses.under(config.open, config.limits.open_addresses)),
+            load: self.load.clone(),
+            log: self.log.clone(),
+            traces: self.traces.clone(),
+            metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
+            config,
+        }
+    }
 }
 
 /// One request on its way, having come as far as `S` says.

@@ -19,16 +19,17 @@ pub mod service;
 pub mod state;
 
 use std::future::{Future, poll_fn};
-use std::net::TcpListener;
 use std::pin::pin;
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::edge::http::serve::Listeners;
+use crate::edge::http::listeners::Listeners;
+use crate::edge::http::serve::End;
 use crate::edge::http::tls;
-use crate::gateway::Gateway;
+use crate::edge::reload::{self, Reloader, Source};
+use crate::gateway::{Current, Gateway};
 use crate::service::catalog::Catalog;
-use crate::service::upstream::{UpstreamError, checks};
+use crate::service::upstream::UpstreamError;
 use crate::state::clock::Clock;
 use crate::state::folder::{self, FoldError, Folder};
 use crate::state::keyring::{self, Keyring, KeyringError};
@@ -64,31 +65,29 @@ pub enum RunError {
 /// Serves `listeners` with what [`open`] has made, until `shutdown` resolves and calls under way have finished. Blocks the
 /// calling thread.
 ///
-/// The listeners are bound outside, so that a port of 0 can be asked what it became; `private` is for metrics and health,
-/// where they are wanted. `ready` is called once, when all that can fail at a start has been done. `report` is told of
-/// accounts whose plan is not defined, of receivers that cannot be reached and of trouble with the disk, while serving
-/// goes on.
+/// The listeners are bound outside, so that a port of 0 can be asked what it became. The configuration follows `source`.
+/// `ready` is called once, when all that can fail at a start has been done. `report` is told of accounts whose plan is not
+/// defined, of receivers that cannot be reached and of trouble with the disk, while serving goes on.
 pub fn run(
     gateway: Arc<Gateway>,
     folder: Folder,
     listeners: impl Into<Listeners>,
-    private: Option<TcpListener>,
+    source: Source,
     report: Report,
     ready: impl FnOnce(),
-    shutdown: impl Future<Output = ()>,
+    shutdown: impl Future<Output = End>,
 ) -> Result<(), RunError> {
-    let (data, notices, clock) = (&gateway.config.data, &gateway.config.notices, gateway.clock.clone());
+    let mut listeners = listeners.into();
+    let current = Arc::new(Current::new(gateway.clone()));
     // Ends last, to say that the others are ending.
+    let private = listeners.private.take();
     let _observing = private.map(|private| edge::private::watch(private, gateway.clone())).transpose()?;
     // Ends after the calls: what the last of them cost is folded.
+    let settings = folder.settings();
     let _folding = folder::watch(folder)?;
-    let _watching = keyring::watch(gateway.keyring.clone(), Store::open(data)?, report.clone())?;
-    let metrics = gateway.metrics.clone();
-    let _delivering = edge::notices::watch(notices, Store::open(data)?, clock, metrics, report.clone())?;
-    let upstreams = gateway.catalog.upstreams().map(|(_, upstream)| upstream);
-    let _checking = checks::watch(upstreams, report.clone())?;
-    let listeners = listeners.into();
-    let _renewing = listeners.tls().map(|tls| tls::watch(tls.clone(), report)).transpose()?;
+    let _watching = keyring::watch(gateway.keyring.clone(), Store::open(&gateway.config.data)?, report.clone())?;
+    let _following = reload::watch(source, Reloader::start(current.clone(), settings, report.clone())?)?;
+    let _renewing = listeners.tls.as_ref().map(|tls| tls::watch(tls.clone(), report)).transpose()?;
     let mut shutdown = pin!(shutdown);
     let mut ready = Some(ready);
     // The server first asks whether to stop when its threads are there; and what asks it to is listened to from then on.
@@ -102,7 +101,7 @@ pub fn run(
         }
         asked
     });
-    let served = edge::http::serve::serve(gateway.clone(), listeners, shutdown);
+    let served = edge::http::serve::serve(current, listeners, shutdown);
     gateway.traces.end();
     Ok(served?)
 }
@@ -125,9 +124,9 @@ pub fn open(config: Config, clock: Clock, report: Report, log: Log) -> Result<(A
         catalog: Catalog::of(&config, &numbers, &metrics, &clock)?,
         keyring,
         meter: folder.meter(),
-        usage: UsageReader::new(store, report),
-        addresses: AddressLimiter::new(config.open, config.limits.open_addresses, clock.clone()),
-        load: Arc::new(Load::new(&config.limits, &config.trusted_proxies)),
+        usage: Arc::new(UsageReader::new(store, report)),
+        addresses: Arc::new(AddressLimiter::new(config.open, config.limits.open_addresses, clock.clone())),
+        load: Arc::new(Load::default()),
         log,
         traces,
         metrics,

@@ -12,7 +12,7 @@ mod upstream;
 
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -105,6 +105,29 @@ impl Config {
     }
 }
 
+impl Config {
+    /// This configuration as one that serves can take over from `running`, and the keys that are other than there but wait
+    /// for the next start: what they say is done once.
+    pub fn in_place_of(mut self, running: &Config) -> (Config, Vec<&'static str>) {
+        let mut waiting = Vec::new();
+        let Config { listen, tls, private_listen, data, durability, traces, .. } = &mut self;
+        keep("listen", listen, &running.listen, &mut waiting);
+        keep("tls", tls, &running.tls, &mut waiting);
+        keep("private_listen", private_listen, &running.private_listen, &mut waiting);
+        keep("data", data, &running.data, &mut waiting);
+        keep("durability", durability, &running.durability, &mut waiting);
+        keep("traces", traces, &running.traces, &mut waiting);
+        (self, waiting)
+    }
+}
+
+fn keep<T: Clone + PartialEq>(key: &'static str, value: &mut T, running: &T, waiting: &mut Vec<&'static str>) {
+    if value != running {
+        value.clone_from(running);
+        waiting.push(key);
+    }
+}
+
 impl Default for Config {
     /// What is loaded from no file and an empty environment.
     fn default() -> Self {
@@ -134,12 +157,18 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// Reads the file: the only place that touches it.
-fn read(file: &Path) -> Result<Tree, String> {
-    let cannot = |error: std::io::Error| format!("cannot be read: {error}");
+/// What is in the file, as far as it is not too long: the only place that touches it.
+///
+/// # Errors
+/// It is not there, or cannot be read.
+pub fn content(file: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let cap = FILE_BYTES_MAX as u64 + 1;
-    File::open(file).map_err(cannot)?.take(cap).read_to_end(&mut bytes).map_err(cannot)?;
+    File::open(file)?.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn read(file: &Path) -> Result<Tree, String> {
+    let bytes = content(file).map_err(|error| format!("cannot be read: {error}"))?;
     if bytes.len() > FILE_BYTES_MAX {
         return Err(format!("is over {FILE_BYTES_MAX} bytes"));
     }

@@ -3,6 +3,8 @@
 //! Results go to standard output, errors to standard error. The exit code is 0 when all is well, 1 when something
 //! failed, and 2 when what was typed makes no sense.
 
+mod handover;
+mod serve;
 mod show;
 mod usage;
 
@@ -10,7 +12,7 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,21 +21,17 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use ipnet::IpNet;
 use ring::rand::SystemRandom;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
-use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 use crate::RunError;
 use crate::accounts::{self, AccountsError, Expiry, KeyRequest};
 use crate::config::{self, Config, ConfigErrors};
-use crate::edge::http::serve::{ListenError, Listeners};
+use crate::edge::http::listeners::ListenError;
+use crate::edge::http::tls::{Tls, TlsError};
 use crate::pure::bounds::{self, Bounds};
 use crate::pure::webhook::SigningSecret;
 use crate::state::clock::Clock;
-use crate::state::events::{self, PROGRAM};
 use crate::state::folder;
-use crate::state::log::Log;
 use crate::state::report::Report;
 use crate::state::store::{Store, StoreError};
 
@@ -299,6 +297,10 @@ enum Failure {
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error(transparent)]
+    HandOver(#[from] handover::HandOverError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
     Run(#[from] RunError),
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -306,7 +308,8 @@ enum Failure {
 
 /// Does what the arguments say, and tells how it went.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.collect();
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come this way too, to standard output and with code 0.
@@ -314,7 +317,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { printed.is_err().into() });
         }
     };
-    match execute(cli) {
+    match execute(cli, arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             print_error(&format!("polygate: {failure}\n"));
@@ -323,14 +326,11 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn execute(cli: Cli) -> Result<(), Failure> {
-    let load = || load(cli.config, cli.data);
+fn execute(cli: Cli, arguments: Vec<OsString>) -> Result<(), Failure> {
+    let options = Options { arguments, config: cli.config, data: cli.data, listen: Vec::new() };
+    let load = || options.load();
     let text = match cli.command {
-        Command::Serve { listen } => {
-            let config = load()?;
-            let listen = if listen.is_empty() { config.listen } else { listen };
-            return serve(Config { listen, ..config });
-        }
+        Command::Serve { listen } => return serve::serve(Options { listen, ..options }),
         Command::Keys(command) => keys(&load()?, command)?,
         Command::Accounts(command) => accounts(&load()?, command)?,
         Command::Credits(command) => credits(&load()?, command)?,
@@ -344,7 +344,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Plans(PlansCommand::List { output }) => show::plans(&load()?, output.json),
         Command::Config(ConfigCommand::Print) => config::DEFAULT_YAML.to_owned(),
         Command::Config(ConfigCommand::Check) => {
-            load()?;
+            load()?.tls.as_ref().map(Tls::load).transpose()?;
             "The configuration has no mistakes.\n".to_owned()
         }
         Command::Backup { file, force, output } => {
@@ -365,78 +365,34 @@ fn execute(cli: Cli) -> Result<(), Failure> {
     Ok(print(&text)?)
 }
 
-/// The configuration: file, environment, and over both the options that every command has.
-#[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
-fn load(file: Option<PathBuf>, data: Option<PathBuf>) -> Result<Config, ConfigErrors> {
-    let file = file.or_else(|| std::env::var_os("POLYGATE_CONFIG").filter(|name| !name.is_empty()).map(PathBuf::from));
-    // What is not Unicode becomes something no key or value looks like, and is reported as a mistake.
-    let text = |text: OsString| text.to_string_lossy().into_owned();
-    let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
-    let config = Config::load(file.as_deref(), environment)?;
-    Ok(Config { data: data.unwrap_or(config.data), ..config })
+/// What was typed, and goes before what the configuration says.
+#[derive(Clone)]
+struct Options {
+    /// All of it, the name of the program first.
+    arguments: Vec<OsString>,
+    config: Option<PathBuf>,
+    data: Option<PathBuf>,
+    listen: Vec<SocketAddr>,
 }
 
-/// Takes the addresses, the data directory and the ledger before it makes the first key: a start that fails should not have
-/// made a key that nobody has seen.
-fn serve(config: Config) -> Result<(), Failure> {
-    let listeners = Listeners::bind(&config)?;
-    let (addresses, is_encrypted) = (listeners.addresses()?, config.tls.is_some());
-    let private = config.private_listen.map(bind).transpose()?;
-    let private_address = private.as_ref().map(TcpListener::local_addr).transpose()?;
-    let mut store = Store::open(&config.data)?;
-    let _lock = Store::wait_to_serve(&config.data)?;
-    let clock = Clock::system();
-    let apis = config.apis.clone();
-    // Dropped last: it writes what the others say at their end.
-    let (log, _writer) = Log::start(config.logs, clock.clone(), standard_error())?;
-    events::start(log.clone(), clock.clone()).map_err(io::Error::other)?;
-    tell_of_panics();
-    allow_files(config.limits.connections);
-    let (gateway, folder) = crate::open(config, clock.clone(), events::report(), log)?;
-    let first = accounts::first_start(&mut store, &gateway.config, clock.unix_s())?;
-    gateway.keyring.refresh(&store).map_err(RunError::from)?;
-    drop(store);
-    let ready = || {
-        // A server whose output nobody reads serves all the same.
-        let _ = print(&Zeroizing::new(show::welcome(&addresses, is_encrypted, private_address, first.as_ref(), &apis)));
-        for address in &addresses {
-            info!(target: PROGRAM, "polygate {} serves {address}", env!("CARGO_PKG_VERSION"));
-        }
-    };
-    crate::run(gateway, folder, listeners, private, events::report(), ready, stop_signal())?;
-    info!(target: PROGRAM, "polygate has stopped");
-    Ok(())
-}
-
-/// Binds the private listener.
-fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
-    TcpListener::bind(address).map_err(|cause| ListenError::Address { address, cause })
-}
-
-/// Has the system allow as many open files as `connections` take, and some for everything else: at first it allows few,
-/// often 1024, and the journal would have to do without. Where it does not, the operator is told.
-fn allow_files(connections: usize) {
-    let wanted = connections as u64 + FILES_BESIDE;
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= wanted) {
-        return;
+impl Options {
+    /// The file of the configuration, if there is one.
+    #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
+    fn file(&self) -> Option<PathBuf> {
+        let named = || std::env::var_os("POLYGATE_CONFIG").filter(|name| !name.is_empty()).map(PathBuf::from);
+        self.config.clone().or_else(named)
     }
-    let current = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
-    let is_set = setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..limit }).is_ok();
-    if !is_set || current < wanted {
-        warn!(target: PROGRAM, "the system allows too few open files for limits.connections: {wanted} are needed");
+
+    /// The configuration: file, environment, and these over both.
+    #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
+    fn load(&self) -> Result<Config, ConfigErrors> {
+        // What is not Unicode becomes something no key or value looks like, and is reported as a mistake.
+        let text = |text: OsString| text.to_string_lossy().into_owned();
+        let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
+        let config = Config::load(self.file().as_deref(), environment)?;
+        let listen = if self.listen.is_empty() { config.listen } else { self.listen.clone() };
+        Ok(Config { listen, data: self.data.clone().unwrap_or(config.data), ..config })
     }
-}
-
-/// What is open beside connections: the database, the journal, listeners, deliveries.
-const FILES_BESIDE: u64 = 256;
-
-/// Tells of panics in one line, with their places and without their messages: those can quote what a client sent.
-fn tell_of_panics() {
-    std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(|place| format!(" in {}:{}", place.file(), place.line())).unwrap_or_default();
-        warn!(target: PROGRAM, "a mistake in the program{place}: please report it");
-    }));
 }
 
 /// Where commands tell of trouble: standard error.
@@ -453,20 +409,6 @@ fn settled(config: &Config) -> Result<Store, Failure> {
         report(&format_args!("what a server charged last is not included: {error}"));
     }
     Ok(store)
-}
-
-/// Resolves when the process is asked to stop: by SIGTERM, or by SIGINT from a terminal.
-async fn stop_signal() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        // Without handlers the system's own apply, which end the process at once.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    info!(target: PROGRAM, "polygate stops: calls under way are finished");
 }
 
 fn keys(config: &Config, command: KeysCommand) -> Result<String, Failure> {

@@ -5,4 +5,5 @@ pub mod client;
 pub mod http;
 pub mod notices;
 pub mod private;
+pub mod reload;
 pub mod traces;

@@ -38,36 +38,46 @@ pub fn channels(config: &Notices) -> Vec<Channel> {
     webhook.into_iter().chain(config.email.as_ref().map(|_| Channel::Email)).collect()
 }
 
+/// What sends by each channel that is configured.
+pub struct Lanes(Vec<Lane>);
+
+impl Lanes {
+    /// The channels of `config`. Fails when the system has no use for one.
+    pub fn of(config: &Notices) -> io::Result<Lanes> {
+        let mut lanes = Vec::new();
+        if let Some(webhook) = &config.webhook {
+            lanes.push(Lane::new(Channel::Webhook, Sender::Webhook(Box::new(webhook::Sender::new(webhook)?))));
+        }
+        if let Some(email) = &config.email {
+            lanes.push(Lane::new(Channel::Email, Sender::Mail(mail::Sender::new(email)?)));
+        }
+        Ok(Lanes(lanes))
+    }
+}
+
 /// Delivers notices by the channels that are configured, until the [`Background`] is dropped: attempts under way are cut
 /// off then, and made again by the next.
 ///
 /// `report` is told when a channel begins to fail and when it delivers again, and of a store that fails, once until it
 /// works again. Where no channel is configured there is no thread. Fails when the system refuses one.
 pub fn watch(
-    config: &Notices,
+    lanes: Lanes,
     store: Store,
     clock: Clock,
     metrics: Arc<Metrics>,
     report: Report,
 ) -> io::Result<Option<Background>> {
-    start(config, store, clock, metrics, report, ATTEMPT_TIMEOUT)
+    start(lanes, store, clock, metrics, report, ATTEMPT_TIMEOUT)
 }
 
 fn start(
-    config: &Notices,
+    Lanes(lanes): Lanes,
     store: Store,
     clock: Clock,
     metrics: Arc<Metrics>,
     report: Report,
     attempt_timeout: Duration,
 ) -> io::Result<Option<Background>> {
-    let mut lanes = Vec::new();
-    if let Some(webhook) = &config.webhook {
-        lanes.push(Lane::new(Channel::Webhook, Sender::Webhook(Box::new(webhook::Sender::new(webhook)?))));
-    }
-    if let Some(email) = &config.email {
-        lanes.push(Lane::new(Channel::Email, Sender::Mail(mail::Sender::new(email)?)));
-    }
     if lanes.is_empty() {
         return Ok(None);
     }
@@ -291,8 +301,15 @@ mod tests {
         let (sender, reports) = std::sync::mpsc::sync_channel(1);
         let report: Report = Arc::new(move |line| sender.send(line.to_string()).unwrap());
         let config = Notices { webhook, email: None };
-        let _courier =
-            start(&config, store, Clock::fixed(0), Arc::new(Metrics::new(0)), report, Duration::from_secs(1)).unwrap();
+        let _courier = start(
+            Lanes::of(&config).unwrap(),
+            store,
+            Clock::fixed(0),
+            Arc::new(Metrics::new(0)),
+            report,
+            Duration::from_secs(1),
+        )
+        .unwrap();
         let report = reports.recv_timeout(Duration::from_secs(30)).unwrap();
         assert!(report.contains("by webhook: timed out after 1 s"), "{report}");
     }

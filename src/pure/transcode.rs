@@ -66,7 +66,7 @@ impl Transcoder {
         let mut transcoder =
             Transcoder { dialect, format, style, pointer, bytes_max, taken: 0, prefix, held: Vec::new(), reader: None };
         if dialect == Dialect::Flat || transcoder.pointer.is_some() {
-            transcoder.reader = Some(transcoder.reader(false));
+            transcoder.reader = Some(transcoder.reader_of(false));
         }
         transcoder
     }
@@ -103,14 +103,14 @@ impl Transcoder {
 
     /// Goes on to reading, beginning with what was held.
     fn begin(&mut self, enveloped: bool, out: &mut Vec<u8>) -> Result<(), JsonError> {
-        let mut reader = self.reader(enveloped);
+        let mut reader = self.reader_of(enveloped);
         reader.feed(&std::mem::take(&mut self.held), out)?;
         self.reader = Some(reader);
         Ok(())
     }
 
     /// What reads a text that is `enveloped` already or not.
-    fn reader(&mut self, enveloped: bool) -> Box<dyn Reader> {
+    fn reader_of(&mut self, enveloped: bool) -> Box<dyn Reader> {
         let wrap = envelope::wraps(self.dialect, self.format) && !enveloped;
         let pointer = match self.pointer.take() {
             None if enveloped && self.format == Format::Csv => Some(envelope::data()),

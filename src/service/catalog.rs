@@ -84,6 +84,8 @@ pub struct Catalog {
     exact: Vec<Arc<Route>>,
     /// Those with everything below them, by their paths.
     trees: HashMap<Arc<str>, Arc<Route>>,
+    /// The same by their names.
+    own: HashMap<Arc<str>, Arc<Route>>,
     /// The most segments that any of these has.
     segments_max: usize,
     /// What requests for the documents count.
@@ -102,6 +104,31 @@ impl Catalog {
     /// # Errors
     /// What an upstream is reached with cannot be used, such as a file of certificates.
     pub fn of(config: &Config, numbers: &[u16], metrics: &Metrics, clock: &Clock) -> Result<Catalog, UpstreamError> {
+        Catalog::after(None, config, numbers, metrics, clock)
+    }
+
+    /// The routes that another configuration enables. APIs of which nothing has changed keep their connections, their callers'
+    /// limits, and what was learnt of their servers.
+    ///
+    /// # Errors
+    /// As [`Catalog::of`].
+    pub fn under(
+        &self,
+        config: &Config,
+        numbers: &[u16],
+        metrics: &Metrics,
+        clock: &Clock,
+    ) -> Result<Catalog, UpstreamError> {
+        Catalog::after(Some(self), config, numbers, metrics, clock)
+    }
+
+    fn after(
+        before: Option<&Catalog>,
+        config: &Config,
+        numbers: &[u16],
+        metrics: &Metrics,
+        clock: &Clock,
+    ) -> Result<Catalog, UpstreamError> {
         let Apis { totpgenerator, key2otp, analytics, upstreams } = &config.apis;
         // An account's numbers are for itself, and looking at them costs nothing.
         let analytics = &Api { enabled: *analytics, access: Access::Key, cost: 0 };
@@ -110,7 +137,7 @@ impl Catalog {
             (key2otp, Service::Totp, Dialect::Flat, Bodies::JsonAndForm),
             (analytics, Service::Analytics, Dialect::Enveloped, Bodies::None),
         ];
-        let (built_in, own) = numbers.split_at(Apis::BUILT_IN.len().min(numbers.len()));
+        let (built_in, others) = numbers.split_at(Apis::BUILT_IN.len().min(numbers.len()));
         let mut exact = Vec::new();
         for (((api, service, dialect, bodies), (name, path)), number) in
             rows.into_iter().zip(Apis::BUILT_IN).zip(built_in)
@@ -134,26 +161,50 @@ impl Catalog {
             }
         }
         let (documents, unknown) = (metrics.route("openapi"), metrics.route("unknown"));
-        let mut trees = HashMap::default();
-        for (api, number) in upstreams.iter().zip(own).filter(|(api, _)| api.api.enabled) {
+        let (mut trees, mut own) = (HashMap::default(), HashMap::default());
+        for (api, number) in upstreams.iter().zip(others).filter(|(api, _)| api.api.enabled) {
             let UpstreamApi { name, path, api: Api { access, cost, .. }, body_bytes, rate, .. } = &**api;
+            let earlier = before.and_then(|before| before.own.get(name.as_str()));
+            let upstream = match earlier.map(|route| &route.service) {
+                // A file of certificates may be another by now.
+                Some(Service::Upstream(upstream)) if upstream.settings() == &**api && api.ca.is_none() => {
+                    Arc::clone(upstream)
+                }
+                _ => Arc::new(Upstream::new(api, clock.clone())?),
+            };
+            let limiter = |rate| {
+                let most = config.limits.open_addresses;
+                match earlier.and_then(|route| route.limiter.as_ref()) {
+                    Some(limiter) => limiter.under(rate, most),
+                    None => CallerLimiter::new(rate, most, clock.clone()),
+                }
+            };
             let route = Route {
                 name: name.as_str().into(),
                 number: *number,
                 metrics: metrics.route(name),
                 path: path.clone().into(),
-                service: Service::Upstream(Arc::new(Upstream::new(api, clock.clone())?)),
+                service: Service::Upstream(upstream),
                 dialect: Dialect::Enveloped,
                 access: *access,
                 cost: *cost,
                 bodies: Bodies::Json,
                 body_bytes: body_bytes.unwrap_or(config.limits.body_bytes),
-                limiter: rate.map(|rate| CallerLimiter::new(rate, config.limits.open_addresses, clock.clone())),
+                limiter: rate.map(limiter),
             };
-            trees.insert(Arc::from(path.as_str()), Arc::new(route));
+            let route = Arc::new(route);
+            own.insert(Arc::clone(&route.name), Arc::clone(&route));
+            trees.insert(Arc::from(path.as_str()), route);
         }
         let segments = |path: &Arc<str>| path.matches('/').count();
-        Ok(Catalog { exact, segments_max: trees.keys().map(segments).max().unwrap_or(0), trees, documents, unknown })
+        Ok(Catalog {
+            exact,
+            segments_max: trees.keys().map(segments).max().unwrap_or(0),
+            trees,
+            own,
+            documents,
+            unknown,
+        })
     }
 
     /// The route at `path`, with or without a trailing slash, or else the one whose path is the longest that `path` lies
@@ -175,10 +226,10 @@ impl Catalog {
         self.find(path).map_or(&self.unknown, |route| &route.metrics)
     }
 
-    /// The APIs that upstreams answer.
-    pub fn upstreams(&self) -> impl Iterator<Item = (&Arc<Route>, &Arc<Upstream>)> {
-        self.trees.values().filter_map(|route| match &route.service {
-            Service::Upstream(upstream) => Some((route, upstream)),
+    /// The upstreams of all APIs that have one.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.own.values().filter_map(|route| match &route.service {
+            Service::Upstream(upstream) => Some(upstream),
             _ => None,
         })
     }

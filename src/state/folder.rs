@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use governor::clock::Clock as _;
 
 use crate::config::{Config, Retention};
@@ -43,6 +44,23 @@ pub enum FoldError {
     Store(#[from] StoreError),
 }
 
+/// What of the configuration folding goes by, which may become another meanwhile.
+#[derive(Debug)]
+pub struct Settings {
+    /// By what accounts are noticed.
+    pub rules: NoticeRules,
+    /// What is forgotten when.
+    pub retention: Retention,
+}
+
+impl Settings {
+    /// Those of `config`, with the ways by which notices are sent.
+    pub fn of(config: &Config, channels: Vec<Channel>) -> Settings {
+        let rules = NoticeRules { plans: config.plans.clone(), channels };
+        Settings { rules, retention: config.retention.clone() }
+    }
+}
+
 /// Adds the journal to the store. A process has one.
 pub struct Folder {
     store: Store,
@@ -54,8 +72,9 @@ pub struct Folder {
     damaged: bool,
     /// How far the store's change log has been looked at.
     seq: i64,
-    rules: NoticeRules,
-    retention: Retention,
+    settings: Arc<ArcSwap<Settings>>,
+    /// Those by which all notices have been given.
+    noticed: Arc<Settings>,
     /// When it was last asked what to forget: the date, and the time that goes on evenly.
     looked: (u64, Duration),
     clock: Clock,
@@ -73,16 +92,16 @@ pub fn open(
     metrics: Arc<Metrics>,
     report: Report,
 ) -> Result<Folder, FoldError> {
-    let rules = NoticeRules { plans: config.plans.clone(), channels };
+    let settings = Arc::new(Settings::of(config, channels));
+    let rules = &settings.rules;
     let directory = config.data.join(journal::DIRECTORY_NAME);
-    let (lineage, folded) = catch_up(&mut store, &directory, Some(&rules), &clock, &report)?;
-    store.catch_up_notices(&rules, clock.unix_s())?;
+    let (lineage, folded) = catch_up(&mut store, &directory, Some(rules), &clock, &report)?;
+    store.catch_up_notices(rules, clock.unix_s())?;
     let journal = Journal::open(&directory, lineage, folded, config.durability)?;
     let meter = Arc::new(Meter::new(journal, report.clone()));
     meter.health.folded(true, &clock);
     meter.health.charged(store.last_use_unix_s()?.unwrap_or(0));
     let seq = store.changes_since(0)?.seq;
-    let retention = config.retention.clone();
     let looked = (clock.unix_s(), clock.monotonic());
     Ok(Folder {
         store,
@@ -92,8 +111,8 @@ pub fn open(
         folded,
         damaged: false,
         seq,
-        rules,
-        retention,
+        settings: Arc::new(ArcSwap::new(settings.clone())),
+        noticed: settings,
         looked,
         clock,
         metrics,
@@ -158,11 +177,21 @@ impl Folder {
         Arc::clone(&self.meter)
     }
 
+    /// By what this folds, for those who change it.
+    pub fn settings(&self) -> Arc<ArcSwap<Settings>> {
+        Arc::clone(&self.settings)
+    }
+
     /// Adds everything that has happened up to now to the store.
     ///
     /// # Errors
     /// When the store or the journal fails. Nothing is lost then; the next fold makes good.
     pub fn fold(&mut self) -> Result<(), FoldError> {
+        let settings = self.settings.load_full();
+        if settings.rules != self.noticed.rules {
+            self.store.catch_up_notices(&settings.rules, self.clock.unix_s())?;
+        }
+        self.noticed = settings;
         let end = self.meter.journal.sync()?;
         let changes = self.store.changes_since(self.seq)?;
         let mut changed = changes.accounts.unwrap_or_default();
@@ -174,7 +203,7 @@ impl Folder {
             let (tally, changed) = (self.meter.tally.take(), std::mem::take(&mut changed));
             let fold = Fold { tally, changed, damaged: self.damaged, ..sum(batch) };
             let idle = fold.folded == self.folded && fold.tally.is_empty() && fold.changed.is_empty();
-            if !idle && let Err(error) = self.store.fold(&fold, Some(&self.rules), self.clock.unix_s()) {
+            if !idle && let Err(error) = self.store.fold(&fold, Some(&self.noticed.rules), self.clock.unix_s()) {
                 self.meter.tally.put_back(fold.tally);
                 return Err(error.into());
             }
@@ -204,7 +233,7 @@ impl Folder {
         self.looked = (now_unix_s, now);
         let leapt_s = now_unix_s.saturating_sub(before_unix_s).saturating_sub((now - before).as_secs());
         if leapt_s < PRUNE_INTERVAL.as_secs() {
-            self.store.prune(now_unix_s, &self.retention, PRUNED_ROWS_MAX)?;
+            self.store.prune(now_unix_s, &self.noticed.retention, PRUNED_ROWS_MAX)?;
         }
         Ok(())
     }

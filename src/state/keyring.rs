@@ -66,14 +66,14 @@ pub struct Account {
 #[derive(Debug)]
 pub struct Keyring {
     entries: DashMap<KeyHash, Arc<Entry>, BuildHasherDefault<Uniform>>,
-    plans: Vec<Arc<Plan>>,
     clock: Clock,
     read: Mutex<Read>,
 }
 
-/// How far the store has been read, and what was found there.
+/// How far the store has been read by which plans, and what was found there.
 #[derive(Debug, Default)]
 struct Read {
+    plans: Vec<Arc<Plan>>,
     seq: i64,
     accounts: HashMap<i64, (Arc<Account>, Vec<KeyHash>)>,
     mistakes: Vec<KeyringError>,
@@ -102,9 +102,19 @@ pub enum KeyringError {
 impl Keyring {
     /// Reads all keys. Fails when the store does; see [`Keyring::take_mistakes`] for what else can be wrong.
     pub fn load(store: &Store, plans: &[Arc<Plan>], clock: Clock) -> Result<Keyring, KeyringError> {
-        let keyring = Keyring { entries: DashMap::default(), plans: plans.to_vec(), clock, read: Mutex::default() };
-        keyring.read_all(store, &mut keyring.read())?;
+        let keyring = Keyring { entries: DashMap::default(), clock, read: Mutex::default() };
+        keyring.read_all(store, &mut keyring.read(), plans.to_vec())?;
         Ok(keyring)
+    }
+
+    /// Makes every account what these plans say from now on. One whose plan is no longer among them keeps what it had, and
+    /// is a [mistake](Keyring::take_mistakes). Fails when the store does, and changes nothing then.
+    pub fn set_plans(&self, store: &Store, plans: &[Arc<Plan>]) -> Result<(), KeyringError> {
+        let mut read = self.read();
+        if read.plans == plans {
+            return Ok(());
+        }
+        self.read_all(store, &mut read, plans.to_vec())
     }
 
     /// What is known of a key. It may have expired: see [`Entry::is_live`].
@@ -116,7 +126,10 @@ impl Keyring {
     pub fn refresh(&self, store: &Store) -> Result<(), KeyringError> {
         let mut read = self.read();
         let changes = store.changes_since(read.seq)?;
-        let Some(accounts) = changes.accounts else { return self.read_all(store, &mut read) };
+        let Some(accounts) = changes.accounts else {
+            let plans = read.plans.clone();
+            return self.read_all(store, &mut read, plans);
+        };
         let now_unix_s = self.clock.unix_s();
         let changed: Result<Vec<_>, _> = accounts.iter().map(|&id| store.load_account(id, now_unix_s)).collect();
         for (account, keys) in changed? {
@@ -136,8 +149,9 @@ impl Keyring {
         self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read_all(&self, store: &Store, read: &mut Read) -> Result<(), KeyringError> {
+    fn read_all(&self, store: &Store, read: &mut Read, plans: Vec<Arc<Plan>>) -> Result<(), KeyringError> {
         let (seq, accounts, keys) = store.load_all(self.clock.unix_s())?;
+        read.plans = plans;
         let mut keys_of: HashMap<i64, Vec<KeyRow>> = HashMap::new();
         for key in keys {
             keys_of.entry(key.account_id).or_default().push(key);
@@ -154,7 +168,7 @@ impl Keyring {
     /// unless the rate is another now: otherwise every edit would fill the bucket again.
     fn apply(&self, read: &mut Read, row: AccountRow, keys: Vec<KeyRow>) {
         let before = read.accounts.get(&row.id);
-        let defined = self.plans.iter().find(|plan| plan.name == row.plan).cloned();
+        let defined = read.plans.iter().find(|plan| plan.name == row.plan).cloned();
         if defined.is_none() {
             read.mistakes.push(KeyringError::UnknownPlan { email: row.email.clone(), plan: row.plan.clone() });
         }

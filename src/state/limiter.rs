@@ -77,7 +77,7 @@ pub struct CallerLimiter<C: Clone + Eq + Hash> {
     governor: RateLimiter<C, Buckets<C>, Clock, StateInformationMiddleware>,
     buckets: Buckets<C>,
     buckets_max: usize,
-    shared: Limiter,
+    shared: Arc<Limiter>,
     next_sweep: Mutex<Duration>,
 }
 
@@ -105,14 +105,27 @@ impl AddressLimiter {
 impl<C: Clone + Eq + Hash> CallerLimiter<C> {
     /// Full buckets for up to `callers_max` callers at a time.
     pub fn new(rate: Rate, callers_max: usize, clock: Clock) -> CallerLimiter<C> {
-        let bucket = Bucket::new(rate);
-        let buckets = Buckets(Arc::default());
+        let shared = Arc::new(Limiter::new(rate, clock));
+        CallerLimiter::over(Buckets(Arc::default()), shared, callers_max)
+    }
+
+    /// A limiter under other terms. The buckets go on, unless the rate is another: they are counted in its terms.
+    pub fn under(&self, rate: Rate, callers_max: usize) -> CallerLimiter<C> {
+        if rate == self.shared.rate() {
+            CallerLimiter::over(self.buckets.clone(), self.shared.clone(), callers_max)
+        } else {
+            CallerLimiter::new(rate, callers_max, self.governor.clock().clone())
+        }
+    }
+
+    fn over(buckets: Buckets<C>, shared: Arc<Limiter>, callers_max: usize) -> CallerLimiter<C> {
+        let (bucket, clock) = (shared.bucket, shared.governor.clock().clone());
         CallerLimiter {
             bucket,
-            governor: RateLimiter::new(bucket.governor_quota(), buckets.clone(), clock.clone()),
+            governor: RateLimiter::new(bucket.governor_quota(), buckets.clone(), clock),
             buckets,
             buckets_max: callers_max,
-            shared: Limiter::new(rate, clock),
+            shared,
             next_sweep: Mutex::new(Duration::ZERO),
         }
     }

@@ -11,36 +11,17 @@ use ipnet::IpNet;
 use crate::config::Limits;
 use crate::pure::address::Neighbourhood;
 
-/// What is counted, by all threads together, and how far it may go.
-#[derive(Debug)]
+/// What is counted, by all threads together. How far it may go is said each time: that may change.
+#[derive(Debug, Default)]
 pub struct Load {
     connections: AtomicUsize,
-    connections_max: usize,
     by_address: Mutex<HashMap<Neighbourhood, usize, RandomState>>,
-    by_address_max: usize,
-    trusted_proxies: Vec<IpNet>,
     requests: AtomicUsize,
-    requests_max: usize,
     refused: AtomicU64,
     shed: AtomicU64,
 }
 
 impl Load {
-    /// Nothing yet, under `limits`; `trusted_proxies` bring the connections of many.
-    pub fn new(limits: &Limits, trusted_proxies: &[IpNet]) -> Load {
-        Load {
-            connections: AtomicUsize::new(0),
-            connections_max: limits.connections,
-            by_address: Mutex::default(),
-            by_address_max: limits.connections_an_address,
-            trusted_proxies: trusted_proxies.to_vec(),
-            requests: AtomicUsize::new(0),
-            requests_max: limits.requests,
-            refused: AtomicU64::new(0),
-            shed: AtomicU64::new(0),
-        }
-    }
-
     /// Connections open now.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
@@ -61,29 +42,30 @@ impl Load {
         self.shed.load(Ordering::Relaxed)
     }
 
-    /// A place for a connection from `peer`, unless there are too many of them.
-    pub fn connect(self: &Arc<Load>, peer: IpAddr) -> Option<Place> {
-        let place = self.place(peer);
+    /// A place for a connection from `peer`, unless there are too many of them; `trusted_proxies` bring the connections of
+    /// many.
+    pub fn connect(self: &Arc<Load>, peer: IpAddr, limits: &Limits, trusted_proxies: &[IpNet]) -> Option<Place> {
+        let place = self.place(peer, limits, trusted_proxies);
         if place.is_none() {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
         place
     }
 
-    fn place(self: &Arc<Load>, peer: IpAddr) -> Option<Place> {
-        if !begin(&self.connections, self.connections_max) {
+    fn place(self: &Arc<Load>, peer: IpAddr, limits: &Limits, trusted_proxies: &[IpNet]) -> Option<Place> {
+        if !begin(&self.connections, limits.connections) {
             return None;
         }
         // Given back when dropped, also by the returns below.
         let mut place = Place { load: self.clone(), neighbourhood: None };
         let peer = peer.to_canonical();
-        if self.trusted_proxies.iter().any(|network| network.contains(&peer)) {
+        if trusted_proxies.iter().any(|network| network.contains(&peer)) {
             return Some(place);
         }
         let neighbourhood = Neighbourhood::of(peer);
         let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
         let count = by_address.entry(neighbourhood).or_default();
-        if *count >= self.by_address_max {
+        if *count >= limits.connections_an_address {
             drop(by_address);
             return None;
         }
@@ -102,9 +84,9 @@ pub struct Place {
 }
 
 impl Place {
-    /// Counts a call; `false` when there are too many.
-    pub fn begin_call(&self) -> bool {
-        let begun = begin(&self.load.requests, self.load.requests_max);
+    /// Counts a call; `false` when there are as many as `requests_max`.
+    pub fn begin_call(&self, requests_max: usize) -> bool {
+        let begun = begin(&self.load.requests, requests_max);
         if !begun {
             self.load.shed.fetch_add(1, Ordering::Relaxed);
         }
@@ -146,30 +128,34 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    fn load(yaml: &str) -> Arc<Load> {
+    fn config(yaml: &str) -> Config {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), yaml).unwrap();
-        let config = Config::load(Some(file.path()), std::iter::empty()).unwrap();
-        Arc::new(Load::new(&config.limits, &config.trusted_proxies))
+        Config::load(Some(file.path()), std::iter::empty()).unwrap()
+    }
+
+    fn connect(load: &Arc<Load>, config: &Config, peer: &str) -> Option<Place> {
+        load.connect(peer.parse().unwrap(), &config.limits, &config.trusted_proxies)
     }
 
     #[test]
     fn a_place_that_is_left_is_free_again() {
-        let load = load("limits: { connections: 2 }");
-        let peer = IpAddr::from([192, 0, 2, 1]);
-        let first = load.connect(peer).unwrap();
-        let _second = load.connect(peer).unwrap();
-        assert!(load.connect(peer).is_none());
+        let (load, config) = (Arc::default(), config("limits: { connections: 2 }"));
+        let connect = || connect(&load, &config, "192.0.2.1");
+        let first = connect().unwrap();
+        let _second = connect().unwrap();
+        assert!(connect().is_none());
         assert_eq!((load.connections(), load.refused()), (2, 1));
         drop(first);
-        assert!(load.connect(peer).is_some());
+        assert!(connect().is_some());
         assert_eq!(load.connections(), 1);
     }
 
     #[test]
     fn an_address_has_places_of_its_own() {
-        let load = load("limits: { connections_an_address: 1 }\ntrusted_proxies: [10.0.0.0/8]");
-        let connect = |peer: &str| load.connect(peer.parse().unwrap());
+        let config = config("limits: { connections_an_address: 1 }\ntrusted_proxies: [10.0.0.0/8]");
+        let load = Arc::default();
+        let connect = |peer: &str| connect(&load, &config, peer);
         let places = [connect("192.0.2.1"), connect("192.0.2.2"), connect("2001:db8:0:1::1"), connect("10.0.0.1")];
         assert!(places.iter().all(Option::is_some));
         for taken in ["192.0.2.1", "::ffff:192.0.2.1", "2001:db8:0:1:ffff::"] {
@@ -184,13 +170,28 @@ mod tests {
     }
 
     #[test]
+    fn limits_may_become_others_while_places_are_taken() {
+        let (load, narrow) = (Arc::default(), config("limits: { connections: 1, connections_an_address: 1 }"));
+        let (wide, proxied) = (Config::default(), config("trusted_proxies: [192.0.2.0/24]"));
+        let first = connect(&load, &wide, "192.0.2.1").unwrap();
+        let second = connect(&load, &wide, "192.0.2.1").unwrap();
+        assert!(connect(&load, &narrow, "192.0.2.2").is_none());
+        drop(first);
+        // Who has come as a client leaves as one.
+        let third = connect(&load, &proxied, "192.0.2.1").unwrap();
+        drop((second, third));
+        assert!(connect(&load, &narrow, "192.0.2.1").is_some());
+        assert!(load.by_address.lock().unwrap().is_empty());
+    }
+
+    #[test]
     fn calls_beyond_the_limit_are_counted_and_not_begun() {
-        let load = load("limits: { requests: 1 }");
-        let place = load.connect([192, 0, 2, 1].into()).unwrap();
-        assert!(place.begin_call());
-        assert!(!place.begin_call());
+        let (load, config) = (Arc::default(), Config::default());
+        let place = connect(&load, &config, "192.0.2.1").unwrap();
+        assert!(place.begin_call(1));
+        assert!(!place.begin_call(1));
         place.end_call();
-        assert!(place.begin_call());
+        assert!(place.begin_call(1));
         assert_eq!((load.requests(), load.shed()), (1, 1));
     }
 }

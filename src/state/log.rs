@@ -5,11 +5,13 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
+
+use arc_swap::ArcSwap;
 
 use crate::config::Logs;
 use crate::pure::log_line::{CallLine, EventLine, Level, LogFormat};
@@ -36,9 +38,7 @@ pub struct Log(Option<Arc<Shared>>);
 
 #[derive(Debug)]
 struct Shared {
-    format: LogFormat,
-    /// A [`Level`]: lines below it are left out.
-    level: AtomicU8,
+    logs: ArcSwap<Logs>,
     clock: Clock,
     waiting: Mutex<Waiting>,
     /// Rung when there is something to be done before the interval is over.
@@ -66,14 +66,8 @@ impl Log {
     /// A log that goes to `sink`, and the thread that writes it. Fails when the system refuses one.
     pub fn start(logs: Logs, clock: Clock, sink: impl Write + Send + 'static) -> io::Result<(Log, Writer)> {
         let (waiting, bell) = (Mutex::default(), Condvar::new());
-        let shared = Arc::new(Shared {
-            format: logs.format,
-            level: AtomicU8::new(logs.level as u8),
-            clock,
-            waiting,
-            bell,
-            dropped: AtomicU64::new(0),
-        });
+        let shared =
+            Arc::new(Shared { logs: ArcSwap::from_pointee(logs), clock, waiting, bell, dropped: AtomicU64::new(0) });
         let (ended, end) = mpsc::channel();
         let at_work = Arc::clone(&shared);
         thread::Builder::new().name("log".to_owned()).spawn(move || {
@@ -84,25 +78,25 @@ impl Log {
         Ok((Log(Some(Arc::clone(&shared))), Writer { shared, end }))
     }
 
+    /// Takes other lines from now on, or writes them in another way.
+    pub fn set(&self, logs: Logs) {
+        if let Some(shared) = &self.0 {
+            shared.logs.store(Arc::new(logs));
+        }
+    }
+
     /// Writes a call down.
     pub fn call(&self, call: &CallLine<'_>) {
-        let Some(shared) = self.takes(Level::of_status(call.status)) else { return };
+        let Some((shared, format)) = self.takes(Level::of_status(call.status)) else { return };
         let mut line = String::with_capacity(LINE_BYTES);
-        call.write(shared.format, &mut line);
+        call.write(format, &mut line);
         shared.push(&line, WAITING_BYTES_MAX, false);
     }
 
     /// Writes down what `target` tells the operator, without delay if it is `urgent`: the program may be about to end.
     pub fn event(&self, level: Level, target: &str, message: &dyn Display, urgent: bool) {
-        let Some(shared) = self.takes(level) else { return };
+        let Some((shared, _)) = self.takes(level) else { return };
         shared.push(&shared.event(level, target, message), WAITING_BYTES_MAX + EVENTS_BYTES, urgent);
-    }
-
-    /// Leaves lines below `level` out from now on.
-    pub fn set_level(&self, level: Level) {
-        if let Some(shared) = &self.0 {
-            shared.level.store(level as u8, Relaxed);
-        }
     }
 
     /// Counts a line that is left out because there are too many of its kind.
@@ -117,8 +111,11 @@ impl Log {
         self.0.as_ref().map_or(0, |shared| shared.dropped.load(Relaxed))
     }
 
-    fn takes(&self, level: Level) -> Option<&Shared> {
-        self.0.as_deref().filter(|shared| level as u8 >= shared.level.load(Relaxed))
+    /// Where a line of this level goes, if it is taken, and in which format.
+    fn takes(&self, level: Level) -> Option<(&Shared, LogFormat)> {
+        let shared = self.0.as_deref()?;
+        let logs = shared.logs.load();
+        (level >= logs.level).then_some((shared, logs.format))
     }
 }
 
@@ -146,7 +143,7 @@ impl Shared {
 
     fn event(&self, level: Level, target: &str, message: &dyn Display) -> String {
         let mut line = String::with_capacity(LINE_BYTES);
-        EventLine { unix_ms: self.clock.unix_ms(), level, target, message }.write(self.format, &mut line);
+        EventLine { unix_ms: self.clock.unix_ms(), level, target, message }.write(self.logs.load().format, &mut line);
         line
     }
 
@@ -278,9 +275,9 @@ mod tests {
         log.event(Level::Info, PROGRAM, &"not told", true);
         log.event(Level::Warn, PROGRAM, &"told", true);
         // Which can change.
-        log.set_level(Level::Info);
+        log.set(LOGS);
         log.call(&call(201));
-        log.set_level(Level::Warn);
+        log.set(logs);
         log.call(&call(202));
         drop(writer);
         let all: String = lines.iter().collect();

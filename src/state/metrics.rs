@@ -343,7 +343,7 @@ mod tests {
     }
 
     fn idle() -> Load {
-        Load::new(&Config::default().limits, &[])
+        Load::default()
     }
 
     #[test]
@@ -359,10 +359,10 @@ mod tests {
         metrics.fold(false, Duration::from_micros(500));
         metrics.notice(Channel::Email, true);
         metrics.notice(Channel::Webhook, false);
-        let load = Arc::new(Load::new(&Limits { connections: 1, requests: 1, ..Config::default().limits }, &[]));
-        let place = load.connect([192, 0, 2, 1].into()).unwrap();
-        assert!(load.connect([192, 0, 2, 2].into()).is_none());
-        assert!(place.begin_call() && !place.begin_call());
+        let (load, limits) = (Arc::new(Load::default()), Limits { connections: 1, ..Config::default().limits });
+        let place = load.connect([192, 0, 2, 1].into(), &limits, &[]).unwrap();
+        assert!(load.connect([192, 0, 2, 2].into(), &limits, &[]).is_none());
+        assert!(place.begin_call(1) && !place.begin_call(1));
         let text = metrics.text(&JOURNAL, &load, 8);
         for line in [
             r#"polygate_requests_total{route="one",status="200",format="json"} 2"#,

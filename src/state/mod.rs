@@ -1,6 +1,7 @@
 //! Layer 2: what outlives a call and is shared by all of them. No HTTP.
 
 pub mod background;
+pub mod cache;
 pub mod clock;
 pub mod events;
 pub mod folder;

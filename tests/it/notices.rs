@@ -12,7 +12,9 @@ use data_encoding::BASE64;
 use governor::clock::Clock as _;
 use polygate::accounts::{self, KeyRequest};
 use polygate::config::{Config, Notices};
-use polygate::edge::notices::watch;
+use polygate::edge::http::serve::End;
+use polygate::edge::notices::{Lanes, watch};
+use polygate::edge::reload::Source;
 use polygate::pure::plan::Plan;
 use polygate::state::background::Background;
 use polygate::state::clock::Clock;
@@ -72,7 +74,8 @@ impl Desk {
         let reports = Arc::clone(&self.reports);
         let report: Report = Arc::new(move |line| reports.lock().unwrap().push(line.to_string()));
         let metrics = Arc::new(Metrics::new(0));
-        watch(notices, Store::open(self.data.path()).unwrap(), self.clock.clone(), metrics, report).unwrap()
+        watch(Lanes::of(notices).unwrap(), Store::open(self.data.path()).unwrap(), self.clock.clone(), metrics, report)
+            .unwrap()
     }
 
     fn delivery(&self, id: i64) -> DeliveryRow {
@@ -470,9 +473,13 @@ fn a_server_tells_of_credits_as_they_run_out() {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let report: Report = Arc::new(|line| panic!("{line}"));
     let server = thread::spawn(move || {
-        let stopped = async { drop(stopped.await) };
+        let stopped = async {
+            drop(stopped.await);
+            End::Stop
+        };
+        let source = Source::new(None, || unreachable!(), Arc::default());
         let (gateway, folder) = polygate::open(config, Clock::fixed(NOW), report.clone(), Log::off()).unwrap();
-        polygate::run(gateway, folder, listener, None, report, || {}, stopped).unwrap();
+        polygate::run(gateway, folder, listener, source, report, || {}, stopped).unwrap();
     });
     let call = || {
         let mut stream = TcpStream::connect(address).unwrap();

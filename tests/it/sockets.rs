@@ -2,12 +2,15 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use polygate::config::Config;
-use polygate::edge::http::serve::Listeners;
+use polygate::edge::http::listeners::{Inherited, Listeners};
+use polygate::edge::http::serve::End;
 use polygate::edge::http::tls;
+use polygate::gateway::Current;
 use polygate::state::routine::Routine;
 use tokio::sync::oneshot;
 
@@ -19,6 +22,7 @@ pub struct Live {
     pub address: SocketAddr,
     pub addresses: Vec<SocketAddr>,
     pub app: App,
+    pub current: Arc<Current>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
     _renewing: Option<Routine>,
@@ -31,16 +35,28 @@ impl Live {
         if config.listen == Config::default().listen {
             config.listen = vec!["127.0.0.1:0".parse().unwrap()];
         }
-        let listeners = Listeners::bind(&config).unwrap();
+        let listeners = Listeners::bind(&config, &mut Inherited::default()).unwrap();
         let addresses = listeners.addresses().unwrap();
-        let renewing = listeners.tls().map(|tls| tls::watch(tls.clone(), reporter(&setup.reports)).unwrap());
+        let renewing = listeners.tls.as_ref().map(|tls| tls::watch(tls.clone(), reporter(&setup.reports)).unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
-        let gateway = app.gateway.clone();
+        let current = Arc::new(Current::new(app.gateway.clone()));
+        let served = current.clone();
         let thread = thread::spawn(move || {
-            let shutdown = async { drop(stopped.await) };
-            polygate::edge::http::serve::serve(gateway, listeners, shutdown).unwrap();
+            let shutdown = async {
+                drop(stopped.await);
+                End::Stop
+            };
+            polygate::edge::http::serve::serve(served, listeners, shutdown).unwrap();
         });
-        Live { address: addresses[0], addresses, app, stop: Some(stop), thread: Some(thread), _renewing: renewing }
+        Live {
+            address: addresses[0],
+            addresses,
+            app,
+            current,
+            stop: Some(stop),
+            thread: Some(thread),
+            _renewing: renewing,
+        }
     }
 
     /// Asks the server to stop.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -12,7 +13,8 @@ use http_body_util::{BodyExt, Full};
 use polygate::config::Config;
 use polygate::edge::http::chain;
 use polygate::edge::http::claim::lift;
-use polygate::gateway::Gateway;
+use polygate::edge::reload::Reloader;
+use polygate::gateway::{Current, Gateway};
 use polygate::pure::bounds::Bounds;
 use polygate::pure::key::ApiKey;
 use polygate::state::clock::Clock;
@@ -78,12 +80,7 @@ impl App {
     /// An application with one account and one key.
     pub fn new(setup: &Setup) -> App {
         let data = tempfile::tempdir().unwrap();
-        let file = data.path().join("polygate.yaml");
-        let plans = if setup.config.contains("plans:") { "" } else { PLANS };
-        fs::write(&file, format!("{}\n{plans}", setup.config)).unwrap();
-        let config = Config::load(Some(&file), std::iter::empty()).unwrap();
-        let config = Config { data: data.path().to_owned(), ..config };
-
+        let config = load(data.path(), &setup.config);
         let clock = setup.clock.clone().unwrap_or_else(|| Clock::fixed(setup.now_unix_s));
         let mut store = Store::open(data.path()).unwrap();
         let plan = config.plans.iter().find(|plan| plan.name == setup.plan).unwrap();
@@ -98,6 +95,20 @@ impl App {
         let (gateway, folder) = open(config, &clock, &setup.reports);
         let (key, peer, reports) = (key.as_str().to_owned(), [192, 0, 2, 1].into(), setup.reports.clone());
         App { gateway, key, clock, peer, data, folder, reports }
+    }
+
+    /// What gives another configuration to all that are answered by `current`.
+    pub fn reloader(&self, current: Arc<Current>) -> Reloader {
+        let settings = self.folder.lock().unwrap().settings();
+        Reloader::start(current, settings, reporter(&self.reports)).unwrap()
+    }
+
+    /// Has the program go by another configuration, as a reload does. Returns the keys that wait for the next start.
+    pub fn reload(&mut self, config: &str) -> Vec<&'static str> {
+        let current = Arc::new(Current::new(self.gateway.clone()));
+        let waiting = self.reloader(current.clone()).reload(load(self.data.path(), config)).unwrap();
+        self.gateway = current.load_full();
+        waiting
     }
 
     /// Folds the ledger, as a server does each second.
@@ -153,6 +164,14 @@ impl App {
             body: body.collect().await.unwrap().to_bytes(),
         }
     }
+}
+
+/// A configuration on top of the defaults and of [`PLANS`], over a data directory.
+pub fn load(data: &Path, config: &str) -> Config {
+    let file = data.join("polygate.yaml");
+    let plans = if config.contains("plans:") { "" } else { PLANS };
+    fs::write(&file, format!("{config}\n{plans}")).unwrap();
+    Config { data: data.to_owned(), ..Config::load(Some(&file), std::iter::empty()).unwrap() }
 }
 
 fn open(config: Config, clock: &Clock, reports: &Option<Reports>) -> (Arc<Gateway>, Mutex<Folder>) {

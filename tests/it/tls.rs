@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use polygate::config::{self, Config};
-use polygate::edge::http::serve::Listeners;
+use polygate::edge::http::listeners::{Inherited, Listeners};
 use rcgen::{CertifiedKey, KeyPair};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::{TLS12, TLS13};
@@ -182,7 +182,9 @@ fn files_that_cannot_be_used_stop_the_start() {
     let error = |certificate: &Path, key: &Path| {
         let tls = config::Tls { certificate: certificate.to_owned(), key: key.to_owned() };
         let listen = vec!["127.0.0.1:0".parse().unwrap()];
-        Listeners::bind(&Config { tls: Some(tls), listen, ..Config::default() }).unwrap_err().to_string()
+        Listeners::bind(&Config { tls: Some(tls), listen, ..Config::default() }, &mut Inherited::default())
+            .unwrap_err()
+            .to_string()
     };
     let missing = path(&certificate, "missing.pem");
     assert!(error(&missing, &key).starts_with(&format!("{} cannot be read: ", missing.display())));

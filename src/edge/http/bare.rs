@@ -16,7 +16,7 @@ use http_body_util::BodyExt;
 use memchr::memmem;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::gateway::{Gateway, Refused};
+use crate::gateway::{Current, Refused};
 use crate::pure::fault::Fault;
 
 use super::framing::{Doubt, Framing};
@@ -25,7 +25,7 @@ use super::{claim, seal};
 /// A connection on which no bare answer leaves, and whose requests are watched for [doubtful framing](super::framing).
 pub struct Dressed<C> {
     connection: C,
-    gateway: Arc<Gateway>,
+    gateway: Arc<Current>,
     peer: IpAddr,
     /// What is still to be sent in place of a bare answer.
     instead: Bytes,
@@ -34,7 +34,7 @@ pub struct Dressed<C> {
 
 impl<C> Dressed<C> {
     /// Wraps a connection whose other end is `peer`. Should the framing of its requests be in doubt, `doubt` is told.
-    pub fn new(connection: C, gateway: Arc<Gateway>, peer: IpAddr, doubt: Doubt) -> Dressed<C> {
+    pub fn new(connection: C, gateway: Arc<Current>, peer: IpAddr, doubt: Doubt) -> Dressed<C> {
         Dressed { connection, gateway, peer, instead: Bytes::new(), framing: Framing::new(doubt) }
     }
 
@@ -49,7 +49,7 @@ impl<C> Dressed<C> {
             b"414" | b"431" => Fault::HeadersTooLarge,
             _ => Fault::MalformedRequest,
         };
-        let context = claim::context(&self.gateway, &HeaderMap::new(), self.peer);
+        let context = claim::context(&self.gateway.load(), &HeaderMap::new(), self.peer);
         let mut response = seal::seal(Err(Refused { context, fault }));
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         let date = memmem::find(written, b"\r\ndate: ").map_or(&b""[..], |at| &written[at + 2..]);

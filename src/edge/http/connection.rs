@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arc_swap::Cache;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, Request, Version, header};
@@ -20,11 +21,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::TcpStream;
+use tokio::task::yield_now;
 use tokio::time::sleep;
 use tower_service::Service;
 use warp::reply::Response;
 
-use crate::gateway::{Gateway, Head, Refused};
+use crate::config::Limits;
+use crate::gateway::{Current, Gateway, Head, Refused};
 use crate::pure::fault::Fault;
 
 use super::bare::Dressed;
@@ -38,77 +41,65 @@ use super::{chain, claim, seal};
 
 /// How connections are served, the same for all of them.
 pub struct Server {
-    gateway: Arc<Gateway>,
-    tls: Option<Arc<Tls>>,
-    http1: http1::Builder,
-    http2: http2::Builder<TokioExecutor>,
+    /// What answers the calls that begin now.
+    pub current: Arc<Current>,
+    /// What connections are encrypted with, if they are.
+    pub tls: Option<Arc<Tls>>,
 }
 
 impl Server {
-    /// Connections to `gateway`, encrypted if there is a `tls`.
-    pub fn new(gateway: Arc<Gateway>, tls: Option<Arc<Tls>>) -> Server {
-        let limits = &gateway.config.limits;
-        // hyper answers what is over its own limits without a body. Ours are below, and answered in the caller's format.
-        let header_bytes = limits.header_bytes + HEADROOM_BYTES;
-        let mut http1 = http1::Builder::new();
-        http1
-            .header_read_timeout(None)
-            .max_headers(limits.header_count + HEADROOM_LINES)
-            .max_buf_size(header_bytes.max(limits.body_bytes))
-            .writev(false);
-        let mut http2 = http2::Builder::new(TokioExecutor::new());
-        http2
-            .timer(TokioTimer::new())
-            .adaptive_window(false)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_send_buf_size(STREAM_WINDOW_BYTES as usize)
-            .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
-            .max_concurrent_streams(u32::try_from(limits.http2_streams).unwrap_or(u32::MAX))
-            .max_pending_accept_reset_streams(limits.http2_resets)
-            .max_local_error_reset_streams(limits.http2_resets)
-            .keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_TIMEOUT);
-        Server { gateway, tls, http1, http2 }
-    }
-
     /// Serves one connection to its end. The other end's failures are its own: it hung up, was too slow, or spoke no HTTP.
     pub async fn serve(self: Arc<Server>, stream: TcpStream, peer: IpAddr, progress: Arc<Progress>) {
-        let mut calls = warp::service(chain(self.gateway.clone(), peer));
-        self.serve_by(stream, peer, progress, move |head, body| calls.call(claim::lifted(head, body))).await;
+        let steps = move |gateway| {
+            let mut calls = warp::service(chain(gateway, peer));
+            move |head, body| calls.call(claim::lifted(head, body))
+        };
+        self.serve_by(stream, peer, progress, steps).await;
     }
 
-    /// The same, with calls that are made by `call`.
-    pub async fn serve_by<C>(
+    /// The same, with calls that take `steps` for as long as the gateway is the one that these were made for.
+    pub async fn serve_by<S, C>(
         self: Arc<Server>,
         stream: TcpStream,
         peer: IpAddr,
         progress: Arc<Progress>,
-        call: impl FnMut(Head, Incoming) -> C,
+        steps: impl Fn(Arc<Gateway>) -> S,
     ) where
+        S: FnMut(Head, Incoming) -> C,
         C: Future<Output = Result<Response, Infallible>> + Send + 'static,
     {
         let Ok((stream, is_http2)) = self.open(stream, &progress).await else { return };
-        let client = Arc::new(Client { gateway: self.gateway.clone(), peer, progress: progress.clone() });
-        let call = RefCell::new(call);
+        let client = |gateway: Arc<Gateway>| Arc::new(Client { gateway, peer, progress: progress.clone() });
+        let mut current = Cache::new(self.current.clone());
+        let gateway = current.load().clone();
+        let limits = gateway.config.limits.clone();
+        let calls = steps(gateway.clone());
+        let serving = RefCell::new((current, client(gateway), calls));
         let doubt = Doubt::default();
         let mark = doubt.clone();
         let service = move |request: Request<Incoming>| {
             let (head, body) = mark.mark(request).into_parts();
             let head = Head::new(head.into());
+            let (current, mine, calls) = &mut *serving.borrow_mut();
+            let gateway = current.load();
+            if !Arc::ptr_eq(gateway, &mine.gateway) {
+                // The configuration is another since the last request.
+                *calls = steps(gateway.clone());
+                *mine = client(gateway.clone());
+            }
             // Large, and boxed before it is moved half a dozen times on its way to where it is polled.
-            let call = Box::pin((call.borrow_mut())(head.clone(), body));
-            answer(client.clone(), head, call)
+            let call = Box::pin(calls(head.clone(), body));
+            answer(mine.clone(), head, call)
         };
         let stream = Lingering::new(stream, progress.clone());
         if is_http2 {
             progress.speaks_http2();
-            let stream = Calm::new(stream, self.gateway.config.limits.http2_idle_frames);
-            drive(self.http2.serve_connection(TokioIo::new(stream), service_fn(service)), &progress).await;
+            let stream = Calm::new(stream, limits.http2_idle_frames);
+            drive(http2(&limits).serve_connection(TokioIo::new(stream), service_fn(service)), &progress).await;
         } else {
             let stream = Noted::new(stream, progress.clone());
-            let stream = Dressed::new(stream, self.gateway.clone(), peer, doubt);
-            drive(self.http1.serve_connection(TokioIo::new(stream), service_fn(service)), &progress).await;
+            let stream = Dressed::new(stream, self.current.clone(), peer, doubt);
+            drive(http1(&limits).serve_connection(TokioIo::new(stream), service_fn(service)), &progress).await;
         }
     }
 
@@ -125,12 +116,42 @@ impl Server {
         }
         progress.connected();
         let mut stream = Stream::plain(stream);
-        let is_http2 = self.gateway.config.http2_prior_knowledge && stream.begins_with(PREFACE).await?;
+        let may_be_http2 = self.current.load().config.http2_prior_knowledge;
+        let is_http2 = may_be_http2 && stream.begins_with(PREFACE).await?;
         Ok((stream, is_http2))
     }
 }
 
-/// What the requests of a connection share. It stays on one core, unlike what all connections share.
+/// What hyper is told. It answers what is over its own limits without a body; ours are below, and answered in the caller's
+/// format.
+fn http1(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .header_read_timeout(None)
+        .max_headers(limits.header_count + HEADROOM_LINES)
+        .max_buf_size((limits.header_bytes + HEADROOM_BYTES).max(limits.body_bytes))
+        .writev(false);
+    builder
+}
+
+fn http2(limits: &Limits) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .adaptive_window(false)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(STREAM_WINDOW_BYTES as usize)
+        .max_header_list_size(u32::try_from(limits.header_bytes + HEADROOM_BYTES).unwrap_or(u32::MAX))
+        .max_concurrent_streams(u32::try_from(limits.http2_streams).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(limits.http2_resets)
+        .max_local_error_reset_streams(limits.http2_resets)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+/// What the requests of a connection share while the configuration stays the same. It stays on one core, unlike what all connections share.
 struct Client {
     gateway: Arc<Gateway>,
     peer: IpAddr,
@@ -144,7 +165,7 @@ async fn answer(
     call: impl Future<Output = Result<Response, Infallible>> + Unpin,
 ) -> Result<http::Response<Outgoing<impl Body<Data = Bytes, Error = warp::Error> + Unpin>>, Infallible> {
     let Client { gateway, peer, progress } = &*client;
-    let begun = progress.begin();
+    let begun = progress.begin(gateway.config.limits.requests);
     // Looked at when this is dropped, after the call.
     let _unanswered = Unanswered { head: &head, progress };
     let refused = if begun.has_place { None } else { shed(gateway, &head, *peer) };
@@ -276,20 +297,28 @@ fn bare(response: &mut Response) {
     *response.body_mut() = Bytes::new().into();
 }
 
-/// Drives a connection to its end, and closes it when its progress says so.
+/// Drives a connection to its end, and closes it when its progress says so. The other end's failures are its own.
 async fn drive(connection: impl GracefulConnection, progress: &Progress) {
     let mut connection = pin!(connection);
-    let mut is_told = false;
-    let ended = poll_fn(|context| {
+    let has_ended = poll_fn(|context| {
         progress.wakes(context.waker());
-        if !is_told && progress.is_closing() {
-            is_told = true;
-            connection.as_mut().graceful_shutdown();
+        match connection.as_mut().poll(context) {
+            Poll::Ready(_) => Poll::Ready(true),
+            Poll::Pending if progress.is_closing() => Poll::Ready(false),
+            Poll::Pending => Poll::Pending,
         }
-        connection.as_mut().poll(context)
     });
-    // The other end's failures are its own.
-    let _ = ended.await;
+    if has_ended.await {
+        return;
+    }
+    // A request that has arrived by now is answered: hyper closes what it believes to be idle without looking.
+    tokio::select! {
+        biased;
+        _ = connection.as_mut() => return,
+        () = yield_now() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = connection.await;
 }
 
 /// What HTTP/2 begins with (RFC 9113 section 3.4).
@@ -308,6 +337,7 @@ const HEADROOM_BYTES: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::sync::mpsc;
 
     use ring::rand::SystemRandom;
@@ -366,7 +396,7 @@ mod tests {
         let (gateway, folder) = crate::open(config, clock, report, log).unwrap();
 
         let peer = IpAddr::from([192, 0, 2, 1]);
-        let progress = Arc::new(Progress::new(gateway.load.connect(peer).unwrap()));
+        let progress = Arc::new(Progress::new(gateway.load.connect(peer, &gateway.config.limits, &[]).unwrap()));
         let request = Request::get("/v1/totpgenerator").header("host", "t").header("x-api-key", key.as_str());
         let head = Head::new(request.body(()).unwrap().into_parts().0.into());
         let client = Arc::new(Client { gateway: gateway.clone(), peer, progress: progress.clone() });
@@ -477,6 +507,33 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let ended = runtime.block_on(within(Duration::from_secs(10), call));
         assert_eq!(ended.map(|response| response.status().as_u16()), Ok(200));
+    }
+
+    #[test]
+    fn a_request_that_has_arrived_when_an_idle_connection_is_to_close_is_answered() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let limits = Config::default().limits;
+        let place = Arc::<crate::state::load::Load>::default().connect([127, 0, 0, 1].into(), &limits, &[]).unwrap();
+        let progress = Arc::new(Progress::new(place));
+        runtime.block_on(async {
+            progress.connected();
+            let service = service_fn(|_: Request<Incoming>| async { Ok::<_, Infallible>(Response::default()) });
+            let stream = Noted::new(TcpStream::from_std(stream).unwrap(), progress.clone());
+            let mut driven = pin!(drive(http1(&limits).serve_connection(TokioIo::new(stream), service), &progress));
+            let is_idle = poll_fn(|context| Poll::Ready(driven.as_mut().poll(context).is_pending())).await;
+            assert!(is_idle);
+            // The runtime has no turn to hear of it before the connection is told to close.
+            client.write_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+            progress.close_if_idle();
+            driven.await;
+        });
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod frames;
 pub mod framing;
 pub mod headers;
 pub mod linger;
+pub mod listeners;
 pub mod progress;
 pub mod seal;
 pub mod serve;

@@ -108,11 +108,11 @@ impl Progress {
         self.enter(Phase::Idle);
     }
 
-    /// Begins a call, which lasts until what this returns is dropped.
-    pub fn begin(self: &Arc<Progress>) -> Begun {
+    /// Begins a call, one of at most `requests_max`, which lasts until what this returns is dropped.
+    pub fn begin(self: &Arc<Progress>, requests_max: usize) -> Begun {
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.enter(Phase::Call);
-        Begun { progress: Arc::clone(self), has_place: self.place.begin_call() }
+        Begun { progress: Arc::clone(self), has_place: self.place.begin_call(requests_max) }
     }
 
     /// The connection has been shut down, and the client may still be sending.
@@ -122,7 +122,7 @@ impl Progress {
 
     /// Whether answers are to say that the connection closes.
     pub fn is_draining(&self) -> bool {
-        self.is_draining.load(Ordering::Relaxed)
+        self.is_draining.load(Ordering::Relaxed) || self.is_closing.load(Ordering::Relaxed)
     }
 
     /// Whether the protocol is to close the connection as soon as it can.

@@ -13,129 +13,67 @@ use std::thread;
 use std::time::Duration;
 
 use futures_util::future;
-use socket2::{Domain, Protocol, Socket, Type};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpStream;
 use tokio::runtime;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep};
+use tracing::warn;
 
-use crate::config::{Config, Limits};
-use crate::gateway::Gateway;
-use crate::state::load::{Load, Place};
+use crate::config::Limits;
+use crate::gateway::Current;
+use crate::state::events::PROGRAM;
+use crate::state::load::Place;
 
 use super::connection::Server;
+use super::listeners::Listeners;
 use super::progress::{Progress, SWEEP, Verdict};
-use super::tls::{Tls, TlsError};
 
-/// Why nothing can be listened to.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ListenError {
-    /// An address is taken, or not ours.
-    #[error("cannot listen on {address}: {cause}")]
-    Address {
-        /// Which.
-        address: SocketAddr,
-        /// Why.
-        cause: io::Error,
-    },
-    /// The certificate cannot be used.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
+/// What becomes of the listeners when serving ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// They close.
+    Stop,
+    /// Somebody else has them too: whoever connects waits in them for the next program.
+    HandOn,
 }
-
-/// Where clients connect, bound before anything else is done.
-#[derive(Debug)]
-pub struct Listeners {
-    sockets: Vec<TcpListener>,
-    tls: Option<Arc<Tls>>,
-}
-
-impl Listeners {
-    /// Binds the addresses of `config`, and reads its certificate if it has one.
-    ///
-    /// # Errors
-    /// The first address or file that cannot be had.
-    pub fn bind(config: &Config) -> Result<Listeners, ListenError> {
-        let tls = config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
-        let of = |&address: &SocketAddr| {
-            bind(address, &config.listen).map_err(|cause| ListenError::Address { address, cause })
-        };
-        Ok(Listeners { sockets: config.listen.iter().map(of).collect::<Result<_, _>>()?, tls })
-    }
-
-    /// What the addresses have become: a port of 0 is another now.
-    ///
-    /// # Errors
-    /// The system does not say.
-    pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        self.sockets.iter().map(TcpListener::local_addr).collect()
-    }
-
-    /// The certificate that connections are encrypted with, if they are.
-    pub fn tls(&self) -> Option<&Arc<Tls>> {
-        self.tls.as_ref()
-    }
-}
-
-impl From<TcpListener> for Listeners {
-    fn from(socket: TcpListener) -> Listeners {
-        Listeners { sockets: vec![socket], tls: None }
-    }
-}
-
-fn bind(address: SocketAddr, all: &[SocketAddr]) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // `[::]` is IPv4 as well, unless that has a listener of its own.
-    if address.is_ipv6() && all.iter().any(SocketAddr::is_ipv4) {
-        socket.set_only_v6(true)?;
-    }
-    // A server that has just stopped leaves connections behind that would keep the next one from its address.
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
-/// Connections that may wait to be accepted, as far as the system allows.
-const BACKLOG: i32 = 4096;
 
 /// Serves `listeners` until `shutdown` resolves, then lets calls under way finish within `limits.drain_timeout`.
 ///
 /// Blocks the calling thread. Fails when a thread or a runtime cannot be made.
 pub fn serve(
-    gateway: Arc<Gateway>,
+    current: Arc<Current>,
     listeners: impl Into<Listeners>,
-    shutdown: impl Future<Output = ()>,
+    shutdown: impl Future<Output = End>,
 ) -> io::Result<()> {
-    let Listeners { sockets, tls } = listeners.into();
-    let server = Arc::new(Server::new(gateway.clone(), tls));
+    let Listeners { sockets, tls, .. } = listeners.into();
+    let server = Arc::new(Server { current: current.clone(), tls });
     let count = thread::available_parallelism().map_or(1, usize::from);
     let mut workers = Vec::with_capacity(count);
     for number in 0..count {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let (server, gateway) = (server.clone(), gateway.clone());
+        let server = server.clone();
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = thread::Builder::new()
             .name(format!("worker-{number}"))
-            .spawn(move || runtime.block_on(work(server, &gateway.config.limits, receiver)))?;
+            .spawn(move || runtime.block_on(work(server, receiver)))?;
         workers.push((sender, thread));
     }
     let (workers, threads): (Vec<_>, Vec<_>) = workers.into_iter().unzip();
-    let dealer = Dealer { load: gateway.load.clone(), workers, dealt: Cell::new(0) };
+    let dealer = Dealer { current, workers, dealt: Cell::new(0) };
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     // Here, and not where they are accepted from: who is asked to stop at once never gets there, and would wait at the end.
     sockets.iter().try_for_each(|socket| socket.set_nonblocking(true))?;
-    runtime.block_on(async {
+    let end = runtime.block_on(async {
         let accepting = sockets.iter().map(|socket| Box::pin(accept(socket, &dealer)));
         tokio::select! {
-            (result, ..) = future::select_all(accepting) => result,
-            () = shutdown => Ok(()),
+            (result, ..) = future::select_all(accepting) => result.map(|()| End::Stop),
+            end = shutdown => Ok(end),
         }
     })?;
-    // Whose connection the system has made already is not turned away.
-    for socket in sockets {
+    // Whose connection the system has made already is not turned away, unless there is somebody else to take it.
+    for socket in if end == End::Stop { sockets } else { Vec::new() } {
         while let Ok((stream, peer)) = socket.accept() {
             if stream.set_nonblocking(true).is_ok() {
                 dealer.deal(stream, peer)?;
@@ -154,7 +92,7 @@ type Accepted = (std::net::TcpStream, SocketAddr, Place);
 
 /// Deals connections out to the workers.
 struct Dealer {
-    load: Arc<Load>,
+    current: Arc<Current>,
     workers: Vec<mpsc::UnboundedSender<Accepted>>,
     dealt: Cell<usize>,
 }
@@ -163,7 +101,9 @@ impl Dealer {
     /// Gives a connection to the worker whose turn it is. One beyond the limits is closed at once: waiting for a place, it
     /// would keep everybody behind it waiting.
     fn deal(&self, stream: std::net::TcpStream, peer: SocketAddr) -> io::Result<()> {
-        let Some(place) = self.load.connect(peer.ip()) else { return Ok(()) };
+        let gateway = self.current.load();
+        let (limits, trusted_proxies) = (&gateway.config.limits, &gateway.config.trusted_proxies);
+        let Some(place) = gateway.load.connect(peer.ip(), limits, trusted_proxies) else { return Ok(()) };
         let dealt = self.dealt.get();
         self.dealt.set(dealt.wrapping_add(1));
         let worker = &self.workers[dealt % self.workers.len()];
@@ -186,7 +126,7 @@ async fn accept(socket: &TcpListener, dealer: &Dealer) -> io::Result<()> {
     }
 }
 
-async fn work(server: Arc<Server>, limits: &Limits, mut accepted: mpsc::UnboundedReceiver<Accepted>) {
+async fn work(server: Arc<Server>, mut accepted: mpsc::UnboundedReceiver<Accepted>) {
     let mut connections = Connections::default();
     let mut sweep = interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -196,10 +136,11 @@ async fn work(server: Arc<Server>, limits: &Limits, mut accepted: mpsc::Unbounde
                 Some((stream, peer, place)) => connections.open(&server, stream, peer.ip(), place),
                 None => break,
             },
-            _ = sweep.tick() => connections.sweep(limits),
+            _ = sweep.tick() => connections.sweep(&server.current.load().config.limits),
         }
     }
-    connections.drain(limits).await;
+    let drain_timeout = server.current.load().config.limits.drain_timeout;
+    connections.drain(drain_timeout).await;
 }
 
 /// The connections of one worker.
@@ -237,10 +178,10 @@ impl Connections {
     }
 
     /// Lets what is under way finish, as long as that may take.
-    async fn drain(mut self, limits: &Limits) {
+    async fn drain(mut self, timeout: Duration) {
         self.each(Progress::drain);
-        let over = sleep(limits.drain_timeout);
-        let lingered = sleep(LINGER.min(limits.drain_timeout / 2));
+        let over = sleep(timeout);
+        let lingered = sleep(LINGER.min(timeout / 2));
         tokio::pin!(over, lingered);
         let mut lingers = true;
         loop {
@@ -261,3 +202,21 @@ impl Connections {
 
 /// How long idle connections stay open at the end, so that a request that is on its way is still answered.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// Has the system allow as many open files as `connections` take, and some for everything else: at first it allows few,
+/// often 1024, and the journal would have to do without. Where it does not, the operator is told.
+pub fn allow_files(connections: usize) {
+    let wanted = connections as u64 + FILES_BESIDE;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let current = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let is_set = setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..limit }).is_ok();
+    if !is_set || current < wanted {
+        warn!(target: PROGRAM, "the system allows too few open files for limits.connections: {wanted} are needed");
+    }
+}
+
+/// What is open beside connections: the database, the journal, listeners, deliveries.
+const FILES_BESIDE: u64 = 256;

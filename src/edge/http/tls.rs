@@ -19,6 +19,7 @@ use tokio_rustls::server::TlsStream;
 use zeroize::Zeroizing;
 
 use crate::config;
+use crate::pure::steady::Steady;
 use crate::state::report::Report;
 use crate::state::routine::{self, Routine};
 
@@ -81,16 +82,14 @@ impl Tls {
 /// Looks at the files of `tls` every second from now on. What they have become holds for the connections that come then;
 /// what cannot be used is reported once, and changes nothing.
 pub fn watch(tls: Arc<Tls>, report: Report) -> io::Result<Routine> {
-    // A renewal writes two files: only what two looks have found the same is taken for the whole of it.
-    let (mut seen, mut settled) = (Some(tls.loaded), Some(tls.loaded));
+    // A renewal writes two files, one after the other.
+    let mut steady = Steady::new(Some(tls.loaded));
     routine::start("certificate", INTERVAL, move || {
         let pair = Pair::read(&tls.files);
         let found = pair.as_ref().ok().map(Pair::digest);
-        let is_steady = found == std::mem::replace(&mut seen, found);
-        if !is_steady || found == settled {
+        if !steady.takes(found) {
             return;
         }
-        settled = found;
         match pair.and_then(|pair| pair.server_config(&tls.files)) {
             Ok(config) => tls.current.store(config),
             Err(error) => report(&format_args!("the certificate in use stays: {error}")),

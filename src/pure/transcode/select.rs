@@ -3,7 +3,7 @@
 use super::super::envelope;
 use super::super::format::Reason;
 use super::super::format::emit::{Emit, Emitted, Writer};
-use super::super::pointer::Pointer;
+use super::super::pointer::{Pointer, Step};
 
 /// Passes on the events of what lies at the pointer, and no others. What comes before the first of them is sent together
 /// with it, so that nothing is written for a document that lacks the place.
@@ -55,10 +55,15 @@ impl<W: Writer> Select<W> {
         if self.wrap { envelope::close(&mut self.writer) } else { Ok(()) }
     }
 
+    /// The last container on the way, and the step that leads on from it.
+    fn parent(&mut self) -> Option<(&mut Container, &Step)> {
+        let last = self.way.len().checked_sub(1)?;
+        Some((&mut self.way[last], &self.pointer.steps()[last]))
+    }
+
     /// True when the value that begins is on the way to the place, or is it.
     fn on_way(&mut self) -> bool {
-        let step = self.way.len().checked_sub(1).map(|last| &self.pointer.steps()[last]);
-        let (Some(step), Some(parent)) = (step, self.way.last_mut()) else { return true };
+        let Some((parent, step)) = self.parent() else { return true };
         if parent.array {
             parent.next = step.index == Some(parent.items);
             parent.items += 1;
@@ -137,8 +142,7 @@ impl<W: Writer> Emit for Select<W> {
             Place::Beside(_) => return Ok(()),
             Place::OnWay => {}
         }
-        let step = self.way.len().checked_sub(1).map(|last| &self.pointer.steps()[last]);
-        if let (Some(step), Some(parent)) = (step, self.way.last_mut())
+        if let Some((parent, step)) = self.parent()
             && step.key == key
         {
             // Readers differ in which of two they take, and the first may have been passed on.

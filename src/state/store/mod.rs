@@ -128,7 +128,7 @@ pub struct Charges {
 }
 
 /// How it is decided who is told what, and by which ways it is sent.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NoticeRules {
     /// The plans of the configuration.
     pub plans: Vec<Arc<Plan>>,

@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use polygate::edge::http::connection::Server;
 use polygate::edge::http::progress::Progress;
 use polygate::edge::http::{body, claim, seal};
-use polygate::gateway::{Gateway, Head, admit, authenticate, commit, decode, encode, invoke, reserve};
+use polygate::gateway::{Current, Gateway, Head, admit, authenticate, commit, decode, encode, invoke, reserve};
 use polygate::pure::key::KeyHash;
 use polygate::state::clock::Clock;
 use tokio::net::{TcpListener, TcpStream};
@@ -69,15 +69,19 @@ async fn call(gateway: Arc<Gateway>, panicking: Panicking, head: Head, body: Inc
 
 /// Serves real connections with such calls, until told to stop.
 async fn serve(gateway: Arc<Gateway>, panicking: Panicking, listener: TcpListener, stopped: oneshot::Receiver<()>) {
-    let server = Arc::new(Server::new(gateway.clone(), None));
+    let server = Arc::new(Server { current: Arc::new(Current::new(gateway.clone())), tls: None });
     let accept = async {
         let mut connections = JoinSet::new();
         loop {
             let (stream, peer) = listener.accept().await.unwrap();
-            let progress = Arc::new(Progress::new(gateway.load.connect(peer.ip()).unwrap()));
-            let (gateway, panicking) = (gateway.clone(), panicking.clone());
-            let call = move |head, body| call(gateway.clone(), panicking.clone(), head, body);
-            connections.spawn(server.clone().serve_by(stream, peer.ip(), progress, call));
+            let progress =
+                Arc::new(Progress::new(gateway.load.connect(peer.ip(), &gateway.config.limits, &[]).unwrap()));
+            let panicking = panicking.clone();
+            let steps = move |gateway: Arc<Gateway>| {
+                let panicking = panicking.clone();
+                move |head, body| call(gateway.clone(), panicking.clone(), head, body)
+            };
+            connections.spawn(server.clone().serve_by(stream, peer.ip(), progress, steps));
         }
     };
     tokio::select! {

@@ -11,7 +11,7 @@ use polygate::pure::bounds::Bounds;
 
 use super::server::{Nobody, Seen, Server, Then, ask, call, receive};
 use crate::sockets::{Live, status_of};
-use crate::support::Setup;
+use crate::support::{Answer, App, Setup};
 
 fn says(stream: &mut TcpStream, text: &str) -> Then {
     let _ = stream.write_all(text.replace('\n', "\r\n").as_bytes());
@@ -290,4 +290,33 @@ fn an_upstream_that_always_fails_is_left_alone_for_a_while() {
     live.app.clock.advance(Duration::from_secs(5));
     works.store(true, Ordering::Release);
     assert!((0..5).all(|_| status() == 200));
+}
+
+#[tokio::test]
+async fn apis_come_and_go_with_the_configuration_and_those_that_stay_keep_what_they_have() {
+    let server = Server::start(ok);
+    let a = |more: &str| format!("  a: {{ upstream: 'http://{}', requests_a_minute: 9{more} }}\n", server.address);
+    let b = format!("  b: {{ upstream: 'http://{}', path: /v1/a/b, cost: 5 }}\n", server.address);
+    let mut app = App::new(&Setup { plan: "mega".into(), config: format!("apis:\n{}", a("")), ..Setup::default() });
+    let call = "GET /v1/a/b\nX-API-Key: $key\n";
+    let told =
+        |answer: &Answer| ["x-ratelimit-remaining", "x-api-credits-used"].map(|name| answer.header(name).to_owned());
+    assert_eq!(told(&app.send(call).await), ["8", "1"]);
+    app.reload(&format!("apis:\n{}{b}", a("")));
+    assert_eq!(told(&app.send(call).await), ["", "6"], "it has come between");
+    assert_eq!(server.last().line(), "GET /");
+    let connections = server.connections.load(Ordering::Acquire);
+    app.reload(&format!("apis:\n{}", a("")));
+    assert_eq!(told(&app.send(call).await), ["7", "7"]);
+    assert_eq!(server.last().line(), "GET /b");
+    assert_eq!(server.connections.load(Ordering::Acquire), connections, "its connection has been kept");
+    app.reload(&format!("apis:\n{}", a(", cost: 3")));
+    assert_eq!(told(&app.send(call).await), ["6", "10"]);
+    app.reload("apis: { key2otp: { access: key } }");
+    assert_eq!(app.send(call).await.status, 404);
+    app.reload(&format!("apis:\n{}{b}", a("")));
+    app.fold();
+    let usage = app.send("GET /v1/analytics?view=apis\nX-API-Key: $key\nAccept: text/csv\n").await;
+    let usage = String::from_utf8(usage.body.to_vec()).unwrap();
+    assert!(usage.contains("\r\na,3,") && usage.contains("\r\nb,1,"), "{usage}");
 }
