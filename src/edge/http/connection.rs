@@ -6,16 +6,16 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
 use std::panic::{self, AssertUnwindSafe};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::Cache;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, Request, Version, header};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -34,7 +34,8 @@ use super::bare::Dressed;
 use super::frames::Calm;
 use super::framing::Doubt;
 use super::linger::Lingering;
-use super::progress::{Begun, Noted, Progress};
+use super::outgoing::Outgoing;
+use super::progress::{Noted, Progress};
 use super::stream::Stream;
 use super::tls::{H2, Tls};
 use super::{chain, claim, seal};
@@ -183,41 +184,8 @@ async fn answer(
     } else if progress.is_draining() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    let is_whole = response.body().size_hint().exact().is_some();
-    let begun = Some(begun).filter(|_| !is_whole);
-    Ok(response.map(|body| Outgoing { body, begun }))
-}
-
-/// The body of an answer. That of one that is streamed is part of its call.
-struct Outgoing<B> {
-    body: B,
-    begun: Option<Begun>,
-}
-
-impl<B: Body + Unpin> Body for Outgoing<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        match &polled {
-            Poll::Ready(Some(Ok(_))) => self.begun.iter().for_each(|begun| begun.streams(true)),
-            Poll::Ready(_) => self.begun = None,
-            Poll::Pending => self.begun.iter().for_each(|begun| begun.streams(false)),
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+    let patience = gateway.config.limits.answer_write_timeout;
+    Ok(response.map(|body| Outgoing::new(body, begun, patience)))
 }
 
 /// What becomes of a call in the time it has. A panic is the caller's 500 and nobody else's trouble: what the call held goes

@@ -11,6 +11,7 @@ pub mod framing;
 pub mod headers;
 pub mod linger;
 pub mod listeners;
+pub mod outgoing;
 pub mod progress;
 pub mod seal;
 pub mod serve;

@@ -212,10 +212,15 @@ pub struct Begun {
 }
 
 impl Begun {
+    /// Whether it is one of several of its connection.
+    pub fn is_http2(&self) -> bool {
+        self.progress.is_http2.load(Ordering::Relaxed)
+    }
+
     /// Its answer leaves while it is still coming in: there is a piece for the client to take, or else one is waited for.
     pub fn streams(&self, has_piece: bool) {
         // The streams of a connection have that to themselves.
-        if !self.progress.is_http2.load(Ordering::Relaxed) {
+        if !self.is_http2() {
             self.progress.enter(if has_piece { Phase::Answer } else { Phase::Call });
         }
     }

@@ -7,6 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use polygate::pure::key::KeyHash;
 
 use super::server::{Seen, Server, Then, ask, call, parse, receive};
@@ -115,6 +119,41 @@ fn whoever_hangs_up_pays_nothing_and_holds_nobody_up() {
     assert!(got.status == 200 && !got.is_whole, "{got:?}");
     until(|| !used(&live).1);
     assert_eq!(used(&live).0, 0);
+}
+
+#[tokio::test]
+async fn a_client_that_stops_reading_does_not_keep_its_place() {
+    let server = sends(rows(200_000).into_bytes(), "");
+    let config = "http2_prior_knowledge: true\nlimits: { answer_write_timeout_s: 1 }";
+    let apis = format!("apis:\n  a: {{ upstream: 'http://{}', requests_at_once: 1 }}", server.address);
+    let live = Live::new(&Setup { plan: "mega".into(), config: format!("{config}\n{apis}"), ..Setup::default() });
+    let stream = tokio::net::TcpStream::connect(live.address).await.unwrap();
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = || {
+        let request = http::Request::get("http://localhost/v1/a").header("x-api-key", &live.app.key);
+        request.body(Full::new(Bytes::new())).unwrap()
+    };
+    let stuck = sender.send_request(request()).await.unwrap();
+    assert_eq!((stuck.status().as_u16(), used(&live)), (200, (0, true)));
+    assert_eq!(sender.send_request(request()).await.unwrap().status(), 503, "the only place is taken");
+    while used(&live).1 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(used(&live).0, 0);
+    assert!(stuck.into_body().collect().await.is_err(), "it has broken off");
+    let answer = sender.send_request(request()).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(answer.into_body().collect().await.unwrap().to_bytes().ends_with(b"]}}"));
+    assert_eq!(used(&live), (1, false));
+    // Over HTTP/1.1 the connection ends.
+    let mut stream = live.connect();
+    ask(&live, &mut stream, "GET /v1/a\nX-API-Key: $key");
+    read_until(&mut stream, "{\"id\":1,");
+    while used(&live).1 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(used(&live).0, 1);
 }
 
 fn rows(count: usize) -> String {
