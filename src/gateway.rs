@@ -448,13 +448,15 @@ fn read(Call { context, state: Received { request, body } }: &Call<Received>) ->
 
 /// What an upstream is asked: all of it, as it came.
 fn ask(context: &Context, upstream: &Arc<Upstream>, request: &Request, body: &Bytes) -> Result<Asked, Fault> {
+    let path = &*request.route.path;
+    upstream.check(request.head.uri.path().strip_prefix(path).unwrap_or_default(), &request.head, body)?;
     let from = upstream::From {
         address: context.address,
         is_https: context.is_https,
         request_id: &context.request_id,
         is_traced: context.parent.is_some(),
     };
-    let ask = upstream::Ask::new(upstream, &request.route.path, &request.head, body.clone(), &from)?;
+    let ask = upstream::Ask::new(upstream, path, &request.head, body.clone(), &from)?;
     Ok(Asked::Upstream(Box::new((Arc::clone(upstream), ask))))
 }
 

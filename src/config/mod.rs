@@ -157,23 +157,32 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// What is in the file, as far as it is not too long: the only place that touches it.
+/// What is in the file, as far as it is not too long.
 ///
 /// # Errors
 /// It is not there, or cannot be read.
 pub fn content(file: &Path) -> io::Result<Vec<u8>> {
+    beginning(file, FILE_BYTES_MAX)
+}
+
+/// What is in a file, as far as it is not longer than `bytes_max`, and a byte more: the only place that touches files.
+fn beginning(file: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(file)?.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    File::open(file)?.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-fn read(file: &Path) -> Result<Tree, String> {
-    let bytes = content(file).map_err(|error| format!("cannot be read: {error}"))?;
-    if bytes.len() > FILE_BYTES_MAX {
-        return Err(format!("is over {FILE_BYTES_MAX} bytes"));
+/// The text in a file, or why there is none.
+fn text_of(file: &Path, bytes_max: usize) -> Result<String, String> {
+    let bytes = beginning(file, bytes_max).map_err(|error| format!("cannot be read: {error}"))?;
+    if bytes.len() > bytes_max {
+        return Err(format!("is over {bytes_max} bytes"));
     }
-    let text = str::from_utf8(&bytes).map_err(|error| format!("is not UTF-8: {error}"))?;
-    Tree::parse(text).map_err(|error| format!("is not readable YAML: {error}"))
+    String::from_utf8(bytes).map_err(|error| format!("is not UTF-8: {}", error.utf8_error()))
+}
+
+fn read(file: &Path) -> Result<Tree, String> {
+    Tree::parse(&text_of(file, FILE_BYTES_MAX)?).map_err(|error| format!("is not readable YAML: {error}"))
 }
 
 /// The files that TLS needs.

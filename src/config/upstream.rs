@@ -1,12 +1,14 @@
 //! What can be set for an API that an upstream answers.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{ACCEPT_LANGUAGE, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderName, Method};
 
 use super::{Access, Api};
+use crate::pure::contract::Contract;
 use crate::pure::hidden::Hidden;
 use crate::pure::plan::Rate;
 use crate::pure::pointer::Pointer;
@@ -55,6 +57,10 @@ pub struct UpstreamApi {
     pub retries: u32,
     /// What is asked of each target to see whether it works, below its base. Default nothing.
     pub health_check: Option<String>,
+    /// Room for answers that may be given again, bytes. Default 0: none are.
+    pub cache_bytes: usize,
+    /// What it says of its requests, in an OpenAPI document. Default nothing: all are sent on.
+    pub contract: Option<Arc<Contract>>,
 }
 
 /// What becomes of an answer that is not JSON.
@@ -90,6 +96,8 @@ impl UpstreamApi {
             rate: None,
             retries: 1,
             health_check: None,
+            cache_bytes: 0,
+            contract: None,
         }
     }
 }

@@ -23,7 +23,7 @@ const CLIENT_CLOSED: &str = "client-closed";
 /// # Errors
 /// The answer cannot be read, or has no form in the caller's format.
 pub(super) async fn begin(context: &Context, upstream: &Upstream, answer: Answer) -> Result<Reply, Fault> {
-    let Answer { status, content, body } = answer;
+    let Answer { status, content, body, .. } = answer;
     // No body at all says that there is nothing to say, wherever it was to be said.
     let is_empty = matches!(&body, upstream::Body::Whole(body) if body.is_empty());
     let mut writer = match &content {

@@ -9,6 +9,7 @@ mod rule;
 mod tests;
 
 use std::borrow::Cow;
+use std::fmt;
 
 use jsonschema::Validator;
 use percent_encoding::percent_decode_str;
@@ -23,6 +24,21 @@ pub struct Contract {
     /// Those whose paths have more literal segments come first: `/pets/mine` before `/pets/{id}` (OpenAPI 3.1, section
     /// 4.8.8.2).
     paths: Vec<Path>,
+}
+
+/// Two are alike when their documents are.
+impl PartialEq for Contract {
+    fn eq(&self, other: &Contract) -> bool {
+        self.document == other.document
+    }
+}
+
+impl Eq for Contract {}
+
+impl fmt::Debug for Contract {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Contract").field("paths", &self.paths.len()).finish_non_exhaustive()
+    }
 }
 
 /// All operations of one path.

@@ -3,10 +3,46 @@
 //! What an upstream says of its requests is taken over; its answers are described as callers get them, in the envelope and in
 //! four formats. An API that says nothing of itself gets an entry all the same.
 
+use std::sync::LazyLock;
+
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use serde_yaml::Value as Yaml;
 
 use super::contract::Contract;
+use super::format::{self, Format, Style};
+
+/// Our own part of the description, as kept at the top of the repository.
+pub const OPENAPI_YAML: &str = include_str!("../../openapi.yaml");
+
+/// The description of the whole, as it is given out.
+#[derive(Clone, Debug)]
+pub struct Description {
+    /// In YAML.
+    pub yaml: Bytes,
+    /// In JSON.
+    pub json: Bytes,
+}
+
+impl Description {
+    /// That of our own APIs and of `apis`.
+    pub fn of(apis: &[Described<'_>]) -> Description {
+        static OWN: LazyLock<Description> = LazyLock::new(|| {
+            // As the file has it, with its comments.
+            Description { yaml: Bytes::from_static(OPENAPI_YAML.as_bytes()), ..Description::written(&[]) }
+        });
+        if apis.is_empty() { OWN.clone() } else { Description::written(apis) }
+    }
+
+    fn written(apis: &[Described<'_>]) -> Description {
+        const CHECKED: &str = "openapi.yaml is checked by the tests";
+        let whole = merged(OPENAPI_YAML, apis).expect(CHECKED);
+        let json = serde_json::to_vec(&whole).expect(CHECKED);
+        let mut yaml = Vec::new();
+        format::transcode(&json, Format::Yaml, Style::default(), &mut yaml).expect(CHECKED);
+        Description { yaml: yaml.into(), json: json.into() }
+    }
+}
 
 /// An upstream API, as far as its description goes.
 pub struct Described<'a> {
@@ -15,7 +51,7 @@ pub struct Described<'a> {
     /// Its path, without a slash at the end.
     pub path: &'a str,
     /// Its methods, in capitals.
-    pub methods: &'a [&'a str],
+    pub methods: Vec<&'a str>,
     /// Whether anybody may call it.
     pub open: bool,
     /// What a successful call with a key costs.
@@ -30,7 +66,7 @@ pub struct Described<'a> {
 ///
 /// # Errors
 /// When `base` is no YAML.
-pub fn merged(base: &str, apis: &[Described<'_>]) -> Result<Yaml, serde_yaml::Error> {
+fn merged(base: &str, apis: &[Described<'_>]) -> Result<Yaml, serde_yaml::Error> {
     let mut whole: Yaml = serde_yaml::from_str(base)?;
     if apis.is_empty() {
         return Ok(whole);
@@ -251,17 +287,15 @@ fn success_schema(document: &Value, operation: &Value) -> Value {
 mod tests {
     use super::*;
 
-    const BASE: &str = include_str!("../../openapi.yaml");
-
     fn whole(api: &Described<'_>) -> Value {
-        serde_json::to_value(merged(BASE, std::slice::from_ref(api)).unwrap()).unwrap()
+        serde_json::to_value(merged(OPENAPI_YAML, std::slice::from_ref(api)).unwrap()).unwrap()
     }
 
     fn quotes() -> Described<'static> {
         Described {
             name: "quotes",
             path: "/v1/quotes",
-            methods: &["GET", "POST"],
+            methods: vec!["GET", "POST"],
             open: false,
             cost: 2,
             whole: true,
@@ -285,7 +319,7 @@ mod tests {
 
     #[test]
     fn without_upstreams_the_description_is_our_own() {
-        assert_eq!(merged(BASE, &[]).unwrap(), serde_yaml::from_str::<Yaml>(BASE).unwrap());
+        assert_eq!(merged(OPENAPI_YAML, &[]).unwrap(), serde_yaml::from_str::<Yaml>(OPENAPI_YAML).unwrap());
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::contract::Breach;
+
 /// Who has to act for the failure to go away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
@@ -41,6 +43,8 @@ pub enum Fault {
     InvalidPath,
     /// The body cannot be read as what it says it is; the reason, without the body.
     InvalidBody(Cow<'static, str>),
+    /// The request is not as the API describes its requests.
+    NotAsDescribed(Breach),
     /// A route that needs a key was called without one.
     KeyRequired,
     /// The key is malformed, unknown, revoked or expired.
@@ -155,6 +159,9 @@ impl Fault {
             InvalidQuery(reason) => return ("invalid-query", 400, format!("Invalid query string: {reason}").into()),
             InvalidPath => {
                 ("invalid-path", 400, "Invalid path. It must have no segment . or .., and no encoded slash.")
+            }
+            NotAsDescribed(Breach { place, rule }) => {
+                return ("invalid-request", 400, format!("Invalid request: {place} {rule}").into());
             }
             InvalidBody(reason) => return ("invalid-body", 400, format!("Invalid request body: {reason}").into()),
             KeyRequired => ("key-required", 401, "API key is required"),

@@ -8,7 +8,10 @@ use http::Method;
 
 use super::upstream::{Upstream, UpstreamError};
 use crate::config::{Access, Api, Apis, Config, UpstreamApi};
+use crate::pure::contract::Found;
+use crate::pure::description::{Described, Description};
 use crate::pure::envelope::Dialect;
+use crate::pure::fault::Fault;
 use crate::pure::input::BodyKind;
 use crate::state::clock::Clock;
 use crate::state::limiter::{CallerLimiter, Party};
@@ -71,6 +74,20 @@ impl Route {
         }
     }
 
+    /// What is wrong with asking it for `path` by `method`, if anything is.
+    pub fn refusal(&self, method: &Method, path: &str) -> Option<Fault> {
+        if !self.permits(method) {
+            return Some(Fault::MethodNotAllowed(self.methods()));
+        }
+        let Service::Upstream(upstream) = &self.service else { return None };
+        let contract = upstream.settings().contract.as_ref()?;
+        match contract.find(method.as_str(), path.strip_prefix(&*self.path).unwrap_or(path)) {
+            Found::Operation(..) => None,
+            Found::OtherMethods(methods) => Some(Fault::MethodNotAllowed(upstream.allowed_of(&methods).into())),
+            Found::Nothing => Some(Fault::UnknownApi),
+        }
+    }
+
     /// Whether query parameters with names of ours say how the answer is written. Upstreams have names of their own.
     pub fn has_options(&self) -> bool {
         !matches!(self.service, Service::Upstream(_))
@@ -88,6 +105,8 @@ pub struct Catalog {
     own: HashMap<Arc<str>, Arc<Route>>,
     /// The most segments that any of these has.
     segments_max: usize,
+    /// What all of them can be asked.
+    pub description: Description,
     /// What requests for the documents count.
     pub documents: Arc<RouteMetrics>,
     /// What requests count that lead nowhere.
@@ -201,6 +220,7 @@ impl Catalog {
             exact,
             segments_max: trees.keys().map(segments).max().unwrap_or(0),
             trees,
+            description: description(&own),
             own,
             documents,
             unknown,
@@ -245,6 +265,27 @@ impl Catalog {
             rest.map(|(method, statuses)| (path.clone(), method, statuses)).into_iter().chain(post)
         })
     }
+}
+
+/// The description of our own APIs and of these, by their names.
+fn description(own: &HashMap<Arc<str>, Arc<Route>>) -> Description {
+    let mut apis: Vec<Described<'_>> = own.values().filter_map(|route| described(route)).collect();
+    apis.sort_by_key(|api| api.name);
+    Description::of(&apis)
+}
+
+fn described(route: &Route) -> Option<Described<'_>> {
+    let Service::Upstream(upstream) = &route.service else { return None };
+    let settings = upstream.settings();
+    Some(Described {
+        name: &route.name,
+        path: &route.path,
+        methods: settings.methods.iter().map(Method::as_str).collect(),
+        open: route.access == Access::Open,
+        cost: route.cost,
+        whole: settings.data.is_none(),
+        contract: settings.contract.as_deref(),
+    })
 }
 
 /// Which request bodies a route reads.

@@ -1,5 +1,6 @@
 //! Answers of upstreams that may be given again, as the JSON they came as: every format is made of it anew.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +18,12 @@ pub struct Cache {
     kept: Bounded<CacheKey, Kept, Bytewise, ahash::RandomState>,
     answer_bytes_max: usize,
     clock: Clock,
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache").field("bytes", &self.bytes()).finish_non_exhaustive()
+    }
 }
 
 /// An answer, until it is too old.

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use polygate::config::Config;
 use polygate::edge::http::cors::EXPOSED;
-use polygate::edge::http::documents::{self, OPENAPI_YAML};
+use polygate::edge::http::documents;
+use polygate::pure::description::OPENAPI_YAML;
 use polygate::service::catalog::Catalog;
 use polygate::state::clock::Clock;
 use polygate::state::metrics::Metrics;

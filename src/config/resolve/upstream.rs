@@ -15,7 +15,8 @@ use super::{
     rate_or_none,
 };
 use crate::config::reader::{Block, Node};
-use crate::config::{AnswerFormats, Api, Apis, Limits, UpstreamApi};
+use crate::config::{AnswerFormats, Api, Apis, Limits, UpstreamApi, text_of};
+use crate::pure::contract::Contract;
 use crate::pure::hidden::Hidden;
 use crate::pure::pointer::Pointer;
 use crate::pure::upstream::target::Base;
@@ -32,6 +33,12 @@ const ANSWER_BYTES_MAX: u64 = 1 << 30;
 const REQUESTS_AT_ONCE_MAX: u64 = 100_000;
 /// The most attempts after the first.
 const RETRIES_MAX: u64 = 5;
+/// The most room for answers that are given again: 16 GiB.
+const CACHE_BYTES_MAX: u64 = 16 << 30;
+/// The longest OpenAPI document, in bytes.
+const CONTRACT_BYTES_MAX: usize = 4 << 20;
+/// As many of its mistakes are named.
+const MISTAKES_MAX: usize = 20;
 
 /// Where what describes all APIs lives.
 const DOCUMENTS: [&str; 2] = ["/openapi.yaml", "/openapi.json"];
@@ -72,6 +79,8 @@ fn api(name: String, node: Node<'_>, paths: &mut Vec<String>) -> Option<Upstream
     let rate = rate_or_none(&mut block);
     let retries = number(&mut block, "retries", 0, RETRIES_MAX);
     let health_check = block.take("health_check").given().map(|node| health_check(node).map(Some));
+    let cache_bytes = number(&mut block, "cache_bytes", 0, CACHE_BYTES_MAX);
+    let contract = block.take("openapi").given().map(|node| contract(node).map(Some));
     block.finish();
     let default = UpstreamApi::plain(&name, &path?, targets?);
     let api = Api { enabled: enabled?, access: or(access, default.api.access)?, cost: or(cost, default.api.cost)? };
@@ -93,6 +102,8 @@ fn api(name: String, node: Node<'_>, paths: &mut Vec<String>) -> Option<Upstream
         rate: rate?,
         retries: or(retries, default.retries)?,
         health_check: or(health_check, default.health_check)?,
+        cache_bytes: or(cache_bytes, default.cache_bytes)?,
+        contract: or(contract, default.contract)?,
         name,
         path: default.path,
         targets: default.targets,
@@ -249,6 +260,20 @@ fn formats(node: Node<'_>) -> Option<AnswerFormats> {
         "passthrough" => Some(AnswerFormats::Passthrough),
         _ => None,
     })
+}
+
+/// The document in a file; each of its mistakes is one of the configuration's.
+fn contract(node: Node<'_>) -> Option<Arc<Contract>> {
+    let file = node.clone().text("the path of an OpenAPI document", file)?;
+    match text_of(&file, CONTRACT_BYTES_MAX).map_err(|reason| vec![reason]).and_then(|text| Contract::parse(&text)) {
+        Ok(contract) => Some(Arc::new(contract)),
+        Err(mistakes) => {
+            mistakes.iter().take(MISTAKES_MAX).for_each(|mistake| {
+                node.wrong::<()>(&format!("{}: {mistake}", file.display()));
+            });
+            None
+        }
+    }
 }
 
 fn health_check(node: Node<'_>) -> Option<String> {

@@ -132,8 +132,8 @@ pub fn open(gateway: &Arc<Gateway>, head: Head, peer: IpAddr) -> Flow<Claimed> {
     let Some(route) = route else {
         return refuse(context, Fault::UnknownApi);
     };
-    if !route.permits(&head.method) {
-        return refuse(context, Fault::MethodNotAllowed(route.methods()));
+    if let Some(fault) = route.refusal(&head.method, head.uri.path()) {
+        return refuse(context, fault);
     }
     let may_have_body = !matches!(head.method, Method::GET | Method::HEAD);
     if route.has_options() {

@@ -1,6 +1,6 @@
 //! The documents that describe the API: the OpenAPI description, in YAML and JSON.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
@@ -8,22 +8,14 @@ use warp::reply::Response;
 use warp::{Filter, Rejection};
 
 use crate::gateway::{Gateway, Head, Refused};
+use crate::pure::description::Description;
 use crate::pure::fault::Fault;
 use crate::pure::log_line;
 
 use super::{claim, seal};
 
-/// The OpenAPI description, as kept at the top of the repository.
-pub const OPENAPI_YAML: &str = include_str!("../../../openapi.yaml");
-
 /// What documents answer to.
 pub const METHODS: &str = "GET, HEAD, OPTIONS";
-
-static OPENAPI_JSON: LazyLock<Bytes> = LazyLock::new(|| {
-    // As YAML keeps it, in the order of the file.
-    let document: serde_yaml::Value = serde_yaml::from_str(OPENAPI_YAML).expect("openapi.yaml is checked by the tests");
-    Bytes::from(serde_json::to_vec(&document).expect("openapi.yaml is checked by the tests"))
-});
 
 /// Whether a document lives at `path`.
 pub fn is_one(path: &str) -> bool {
@@ -44,7 +36,7 @@ pub fn serve(
                 seal::seal(Err(Refused { context, fault }))
             } else if matches!(head.method, Method::GET | Method::HEAD) {
                 let lines = [(header::CONTENT_TYPE, HeaderValue::from_static(content_type))];
-                seal::plain(&mut context, StatusCode::OK, &lines, body())
+                seal::plain(&mut context, StatusCode::OK, &lines, body(&gateway.catalog.description).clone())
             } else {
                 seal::seal(Err(Refused { context, fault: Fault::MethodNotAllowed(METHODS.into()) }))
             }
@@ -64,12 +56,12 @@ pub fn operations() -> impl Iterator<Item = (&'static str, &'static str, Vec<u16
     })
 }
 
-type Document = (&'static str, fn() -> Bytes);
+type Document = (&'static str, fn(&Description) -> &Bytes);
 
 fn find(path: &str) -> Option<Document> {
     match path.strip_suffix('/').unwrap_or(path) {
-        "/openapi.yaml" => Some(("application/yaml", || Bytes::from_static(OPENAPI_YAML.as_bytes()))),
-        "/openapi.json" => Some(("application/json", || OPENAPI_JSON.clone())),
+        "/openapi.yaml" => Some(("application/yaml", |whole| &whole.yaml)),
+        "/openapi.json" => Some(("application/json", |whole| &whole.json)),
         _ => None,
     }
 }

@@ -63,6 +63,11 @@ impl Base {
 pub struct Rest(String);
 
 impl Rest {
+    /// Both, with the question mark.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// Takes a path that is empty or begins with a slash.
     ///
     /// # Errors

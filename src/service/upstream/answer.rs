@@ -6,18 +6,23 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{
+    AGE, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, SET_COOKIE, VARY,
+};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use serde::de::IgnoredAny;
 use tokio::time::timeout;
 
 use super::Kept;
 use super::client::HEAD_BYTES_MAX;
 use super::decoding::{Decoding, Step};
+use super::request::TOLD;
 use crate::config::{AnswerFormats, UpstreamApi};
 use crate::pure::envelope;
 use crate::pure::fault::Fault;
+use crate::pure::freshness;
 
 /// An answer of at most so many bytes, decoded, is handled as a whole.
 const WHOLE_BYTES_MAX: usize = 64 << 10;
@@ -37,6 +42,8 @@ pub struct Answer {
     pub content: Content,
     /// The body.
     pub body: Body,
+    /// Seconds for which it may be given again.
+    pub lifetime_s: Option<u64>,
 }
 
 /// What an answer's body is.
@@ -63,6 +70,22 @@ pub enum Body {
 }
 
 impl Answer {
+    /// One that was kept.
+    pub(super) fn kept(json: Bytes) -> Answer {
+        Answer { status: StatusCode::OK, content: Content::Json, body: Body::Whole(json), lifetime_s: None }
+    }
+
+    /// The JSON that it is, where all of it is there and is sound: what has a flaw is asked for again.
+    pub(super) fn json(&self) -> Option<Bytes> {
+        match (&self.content, &self.body) {
+            (Content::Json, Body::Whole(json)) if serde_json::from_slice::<IgnoredAny>(json).is_ok() => {
+                // On its own, without what came beside it.
+                Some(Bytes::copy_from_slice(json))
+            }
+            _ => None,
+        }
+    }
+
     /// What `response` comes to. Waits for a body only where it is sure to be short.
     pub(super) async fn read(
         response: Response<Incoming>,
@@ -100,8 +123,22 @@ impl Answer {
         let body = Source::new(incoming, decoding, settings, kept).begin(is_short).await?;
         let status =
             if [StatusCode::CREATED, StatusCode::ACCEPTED].contains(&status) { status } else { StatusCode::OK };
-        Ok(Answer { status, content, body })
+        let lifetime_s = if head.status == StatusCode::OK { lifetime_s(&head.headers) } else { None };
+        Ok(Answer { status, content, body, lifetime_s })
     }
+}
+
+fn lifetime_s(headers: &HeaderMap) -> Option<u64> {
+    let lines = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
+    let (cache_control, vary, age) = (lines(CACHE_CONTROL), lines(VARY), lines(AGE));
+    let sets_cookie = headers.contains_key(SET_COOKIE);
+    // No two requests are told the same of their callers.
+    let by_caller =
+        |name: &[u8]| TOLD.iter().any(|told| name.trim_ascii().eq_ignore_ascii_case(told.as_str().as_bytes()));
+    if vary.iter().flat_map(|line| line.split(|byte| *byte == b',')).any(by_caller) {
+        return None;
+    }
+    freshness::Answer { cache_control: &cache_control, vary: &vary, age: &age, sets_cookie }.lifetime_s()
 }
 
 /// Whether the target itself is in trouble, whatever it was asked.

@@ -38,7 +38,7 @@ pub fn watch<'a>(upstreams: impl Iterator<Item = &'a Arc<Upstream>>, report: Rep
 
 async fn check(upstream: &Upstream, path: &str, report: &Report) {
     let name = &upstream.settings().name;
-    for (target, is_well) in upstream.check(path).await {
+    for (target, is_well) in upstream.checked(path).await {
         if is_well {
             report(&format_args!("{target}, a server of {name}, works again"));
         } else {

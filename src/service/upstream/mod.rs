@@ -14,7 +14,9 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use bytes::Bytes;
 use futures_util::future;
+use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method, Response};
 use hyper::body::Incoming;
@@ -26,10 +28,12 @@ pub use self::request::{Ask, From};
 use self::client::{Clients, Failure};
 use self::targets::{Chosen, Targets};
 use crate::config::UpstreamApi;
+use crate::pure::contract::{self, Found};
 use crate::pure::fault::Fault;
 use crate::pure::hidden::Hidden;
 use crate::pure::upstream::budget;
 use crate::pure::upstream::target::Base;
+use crate::state::cache::Cache;
 use crate::state::clock::Clock;
 
 /// Why an API cannot be set up.
@@ -59,6 +63,8 @@ pub struct Upstream {
     clients: Clients,
     targets: Arc<Targets>,
     under_way: Arc<AtomicUsize>,
+    /// Answers that may be given again, where some may.
+    cache: Option<Cache>,
 }
 
 impl Upstream {
@@ -70,12 +76,7 @@ impl Upstream {
         let api = || settings.name.clone();
         let clients =
             Clients::new(settings).map_err(|(file, cause)| UpstreamError::Certificates { api: api(), file, cause })?;
-        let mut allowed = String::new();
-        for method in &settings.methods {
-            allowed.push_str(method.as_str());
-            allowed.push_str(if method == Method::GET { ", HEAD, " } else { ", " });
-        }
-        allowed.push_str("OPTIONS");
+        let allowed = allowed(settings.methods.iter().map(Method::as_str));
         let given = |(name, value): &(HeaderName, Hidden<String>)| {
             let mut value = HeaderValue::from_str(value.expose()).ok()?;
             value.set_sensitive(true);
@@ -86,6 +87,7 @@ impl Upstream {
             allowed,
             set_headers: settings.set_headers.iter().filter_map(given).collect(),
             clients,
+            cache: (settings.cache_bytes > 0).then(|| Cache::new(settings.cache_bytes, clock.clone())),
             targets: Arc::new(Targets::new(settings, clock)),
             under_way: Arc::default(),
         })
@@ -101,6 +103,27 @@ impl Upstream {
         self.settings.methods.contains(method)
     }
 
+    /// The same for a path that has these methods alone.
+    pub fn allowed_of(&self, methods: &[&str]) -> String {
+        let own = self.settings.methods.iter().map(Method::as_str);
+        allowed(own.filter(|method| methods.contains(method)))
+    }
+
+    /// Whether the API says that there are such requests.
+    ///
+    /// # Errors
+    /// [`Fault::NotAsDescribed`], with the first thing that is not as it says.
+    pub fn check(&self, path: &str, head: &Parts, body: &Bytes) -> Result<(), Fault> {
+        let Some(contract) = &self.settings.contract else { return Ok(()) };
+        let Found::Operation(operation, texts) = contract.find(head.method.as_str(), path) else {
+            return Err(Fault::UnknownApi);
+        };
+        let header = |name: &str| head.headers.get(name).map(HeaderValue::as_bytes);
+        let body = Some(&**body).filter(|body| !body.is_empty());
+        let query = head.uri.query().unwrap_or_default();
+        operation.check(&texts, &contract::Asked { query, header: &header, body }).map_err(Fault::NotAsDescribed)
+    }
+
     /// What is set for it.
     pub fn settings(&self) -> &UpstreamApi {
         &self.settings
@@ -111,6 +134,25 @@ impl Upstream {
     /// # Errors
     /// Everything that is no success: how the upstream has refused or failed, or that it was not asked at all.
     pub async fn ask(&self, ask: &Ask) -> Result<Answer, Fault> {
+        let kept_under = self.cache.as_ref().zip(ask.kept_under());
+        if let Some((cache, (key, asked))) = kept_under
+            && asked.take
+            && let Some(json) = cache.find(key)
+        {
+            return Ok(Answer::kept(json));
+        }
+        let answer = self.asked(ask).await?;
+        if let (Some((cache, (key, asked))), Some(lifetime_s), Some(json)) =
+            (kept_under, answer.lifetime_s, answer.json())
+            && asked.keep
+        {
+            cache.keep(key.clone(), json, lifetime_s);
+        }
+        Ok(answer)
+    }
+
+    /// Sends a request on, whatever there may be that was answered before.
+    async fn asked(&self, ask: &Ask) -> Result<Answer, Fault> {
         let place = Place::take(&self.under_way, self.settings.requests_at_once).ok_or(Fault::UpstreamBusy)?;
         if !self.targets.may_ask() {
             return Err(Fault::UpstreamBusy);
@@ -152,7 +194,7 @@ impl Upstream {
     }
 
     /// Asks every target whether it works: which of them no longer do, or do again.
-    async fn check(&self, path: &str) -> Vec<(Authority, bool)> {
+    async fn checked(&self, path: &str) -> Vec<(Authority, bool)> {
         let check = async |(at, base): (usize, &Base)| {
             let request = Ask::check(self, path).and_then(|ask| ask.request(base)).ok()?;
             let answered = before(pin!(sleep(self.settings.timeout)), self.clients.send(base, request)).await;
@@ -161,6 +203,16 @@ impl Upstream {
         };
         future::join_all(self.targets.bases().enumerate().map(check)).await.into_iter().flatten().collect()
     }
+}
+
+/// Methods as the `Allow` header lists them (RFC 9110 section 10.2.1).
+fn allowed<'a>(methods: impl Iterator<Item = &'a str>) -> String {
+    let mut allowed = String::new();
+    for method in methods {
+        allowed.push_str(method);
+        allowed.push_str(if method == "GET" { ", HEAD, " } else { ", " });
+    }
+    allowed + "OPTIONS"
 }
 
 /// A place among the calls of an API that may be under way at once, until it is dropped.

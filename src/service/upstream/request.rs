@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, FORWARDED, HOST, HeaderName};
+use http::header::{
+    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, FORWARDED, HOST, HeaderName,
+};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request};
 use http_body_util::Full;
@@ -11,8 +13,10 @@ use http_body_util::Full;
 use super::Upstream;
 use crate::config::AnswerFormats;
 use crate::pure::fault::Fault;
+use crate::pure::freshness::Asked;
 use crate::pure::key::KeyHash;
 use crate::pure::upstream::target::{Base, Rest};
+use crate::state::cache::CacheKey;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -21,6 +25,10 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
+/// What a target is told of each caller and request.
+pub(super) const TOLD: [HeaderName; 7] =
+    [FORWARDED, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID, TRACEPARENT, TRACESTATE];
+
 /// What is asked of an upstream, whichever target is sent it.
 #[derive(Debug)]
 pub struct Ask {
@@ -28,6 +36,8 @@ pub struct Ask {
     rest: Rest,
     headers: HeaderMap,
     body: Bytes,
+    /// What an answer is kept under that may be given again, and what the caller wants of that.
+    kept_under: Option<(CacheKey, Asked)>,
 }
 
 /// What a target is told of the caller.
@@ -62,6 +72,7 @@ impl Ask {
                 headers.append(name, value.clone());
             }
         }
+        let kept_under = kept_under(upstream, head, &rest, &headers, &body);
         headers.insert(
             ACCEPT,
             HeaderValue::from_static(match upstream.settings().formats {
@@ -73,13 +84,19 @@ impl Ask {
         for (name, value) in &upstream.set_headers {
             headers.insert(name, value.clone());
         }
-        Ok(Ask { method: head.method.clone(), rest, headers, body })
+        Ok(Ask { method: head.method.clone(), rest, headers, body, kept_under })
     }
 
     /// A question of our own, which shows whether a target works.
     pub(super) fn check(upstream: &Upstream, path: &str) -> Result<Ask, Fault> {
         let headers = upstream.set_headers.iter().cloned().collect();
-        Ok(Ask { method: Method::GET, rest: Rest::parse(path, None)?, headers, body: Bytes::new() })
+        let (rest, body) = (Rest::parse(path, None)?, Bytes::new());
+        Ok(Ask { method: Method::GET, rest, headers, body, kept_under: None })
+    }
+
+    /// What an answer may be kept under for others, and whether one that was kept will do.
+    pub fn kept_under(&self) -> Option<(&CacheKey, Asked)> {
+        self.kept_under.as_ref().map(|(key, asked)| (key, *asked))
     }
 
     /// Whether asking twice is as good as asking once (RFC 9110 section 9.2.2).
@@ -131,6 +148,33 @@ impl From<'_> {
             }
         }
     }
+}
+
+/// What the answer is kept under, if this is a request whose answers are: it depends on all that is passed on. What is for
+/// one caller alone is not kept (RFC 9111 section 3.5).
+fn kept_under(
+    upstream: &Upstream,
+    head: &Parts,
+    rest: &Rest,
+    passed: &HeaderMap,
+    body: &Bytes,
+) -> Option<(CacheKey, Asked)> {
+    let is_personal = passed.contains_key(AUTHORIZATION) || passed.contains_key(COOKIE);
+    if upstream.settings().cache_bytes == 0 || head.method != Method::GET || is_personal || !body.is_empty() {
+        return None;
+    }
+    let mut key = rest.as_str().as_bytes().to_vec();
+    for name in &upstream.settings().pass_headers {
+        // Neither a path nor a header line has a line end in it.
+        for value in passed.get_all(name) {
+            key.push(b'\n');
+            key.extend_from_slice(name.as_str().as_bytes());
+            key.push(b':');
+            key.extend_from_slice(value.as_bytes());
+        }
+    }
+    let lines: Vec<&[u8]> = head.headers.get_all(CACHE_CONTROL).iter().map(HeaderValue::as_bytes).collect();
+    Some((key.into(), Asked::of(&lines)))
 }
 
 /// Whether the caller means a header for us alone (RFC 9110 section 7.6.1).

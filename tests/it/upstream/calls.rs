@@ -23,7 +23,7 @@ fn ok(_: &Seen, stream: &mut TcpStream) -> Then {
 }
 
 /// A program with the APIs of these lines, in which `$0`, `$1` … are the addresses of `servers`.
-fn live(servers: &[SocketAddr], apis: &str, setup: Setup) -> Live {
+pub fn live(servers: &[SocketAddr], apis: &str, setup: Setup) -> Live {
     let config = servers
         .iter()
         .enumerate()

@@ -3,5 +3,6 @@
 mod behaviours;
 mod calls;
 mod others;
+mod promises;
 mod server;
 mod streams;
