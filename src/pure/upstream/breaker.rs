@@ -8,8 +8,8 @@ const WINDOW_S: usize = 10;
 const CALLS_MIN: u32 = 20;
 /// How long the upstream is left alone.
 const OPEN: Duration = Duration::from_secs(5);
-/// How long the call may take that then tries it.
-const PROBE: Duration = Duration::from_secs(60);
+/// How long is waited to hear of the call that then tries it, whose client may have gone, before another may.
+const PROBE: Duration = Duration::from_secs(5);
 
 /// Whether an upstream is asked at all. Times are those of a clock that only goes forward.
 #[derive(Debug, Default)]
@@ -122,8 +122,8 @@ mod tests {
         let mut breaker = Breaker::default();
         (0..20).for_each(|_| breaker.failed(s(1)));
         assert!(breaker.may_ask(s(6)));
-        assert!(!breaker.may_ask(s(65)));
-        assert!(breaker.may_ask(s(66)));
+        assert!(!breaker.may_ask(s(10)));
+        assert!(breaker.may_ask(s(11)));
     }
 
     #[test]

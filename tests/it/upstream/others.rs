@@ -1,6 +1,6 @@
 //! Upstreams that are real programs over TLS and HTTP/2, the checks of their health, and the memory that it all needs.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -141,8 +141,7 @@ fn a_target_that_fails_its_check_is_passed_over() {
     let calls =
         |server: &Server| server.seen.lock().unwrap().iter().filter(|seen| !seen.line().contains("health")).count();
     // The operator is told once the first check has failed.
-    let mut told =
-        std::io::BufRead::lines(std::io::BufReader::new(program.child.stderr.take().unwrap())).map(Result::unwrap);
+    let mut told = BufReader::new(program.child.stderr.take().unwrap()).lines().map(Result::unwrap);
     let wanted = format!("{}, a server of a, fails its health check", sick.address);
     assert!(told.any(|line| line.contains(&wanted)));
     let before = calls(&sick);
@@ -158,4 +157,43 @@ fn a_target_that_fails_its_check_is_passed_over() {
     assert_eq!((calls(&sick), calls(&well)), (before + 3, 9));
     // Whatever else it says is read, so that it never waits for us.
     thread::spawn(move || told.for_each(drop));
+}
+
+#[test]
+fn the_log_tells_of_flaws_but_nothing_of_requests_answers_and_secrets() {
+    let server = Server::start(|seen, stream| {
+        assert_eq!(seen.header("authorization"), "Bearer marked-secret");
+        let (status, body) = match seen.line().split(['/', '?']).nth(1).unwrap() {
+            "flaw" => ("200 OK", "{\"marked-answer\":"),
+            "mistake" => ("400 Bad Request", "{\"error\":\"marked-answer\"}"),
+            "refused" => ("401 Unauthorized", "marked-answer"),
+            _ => ("200 OK", "{\"marked-answer\":1}"),
+        };
+        let head = format!("HTTP/1.1 {status}\r\nX-Mark: marked-header\r\nContent-Length: {}\r\n\r\n", body.len());
+        let _ = stream.write_all(format!("{head}{body}").as_bytes());
+        Then::Keep
+    });
+    let desk = Desk::new();
+    let own = "access: open, set_headers: { Authorization: 'Bearer ${MARK}' }";
+    desk.write(&format!("logs: {{ format: json }}\napis:\n  a: {{ upstream: 'http://{}', {own} }}", server.address));
+    let mut command = desk.command("serve --listen 127.0.0.1:0 --config polygate.yaml");
+    command.env("MARK", "marked-secret");
+    let mut program = program::Server::spawn(command);
+    for path in ["flaw", "mistake", "refused", "fine", "marked-path/../x", "marked-path"] {
+        get(&program.url, &format!("/v1/a/{path}?q=marked-query"), "marked-key");
+    }
+    let stderr = BufReader::new(program.child.stderr.take().unwrap());
+    let mut lines = Vec::new();
+    for line in stderr.lines().map(Result::unwrap) {
+        lines.push(line);
+        if lines.iter().filter(|line| line.contains("\"route\":\"a\"")).count() == 6 {
+            break;
+        }
+    }
+    let told = lines.join("\n");
+    assert!(told.contains("the upstream of a gave an answer with a flaw: unexpected end at byte 17"), "{told}");
+    for code in ["upstream-unreadable", "upstream-rejected", "upstream-refused-us", "invalid-path"] {
+        assert!(told.contains(code), "{code} in\n{told}");
+    }
+    assert!(!told.contains("marked"), "{told}");
 }
