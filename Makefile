@@ -19,7 +19,7 @@ help:
 	@echo "make test    install what the tests need (as root, on Debian or Ubuntu) and run them all"
 	@echo "make chaos   kill the server RESTARTS ($(RESTARTS)) times under load, fill its disk, damage its files: nothing may be lost"
 	@echo "make lint    format, clippy, documentation; licences, sources and advisories of the packages"
-	@echo "make bench   measure, and write bench/RESULTS.md"
+	@echo "make bench   measure, and write bench/RESULTS.md and bench/GATEWAY.md"
 	@echo "make fuzz    run every fuzz target for FUZZ_SECONDS ($(FUZZ_SECONDS)) each"
 
 cargo:
