@@ -26,7 +26,7 @@ help:
 	@echo "make soak    call, attack and change the release build for SOAK_SECONDS ($(SOAK_SECONDS)): nothing may grow or fail"
 	@echo "make deploys change the configuration RELOADS ($(RELOADS)) times and deploy DEPLOYS ($(DEPLOYS)) times under load: no request may fail"
 	@echo "make lint    format, clippy, documentation; licences, sources and advisories of the packages"
-	@echo "make bench   measure, and write bench/RESULTS.md"
+	@echo "make bench   measure, and write bench/RESULTS.md and bench/GATEWAY.md"
 	@echo "make fuzz    run every fuzz target for FUZZ_SECONDS ($(FUZZ_SECONDS)) each"
 
 cargo:

@@ -10,17 +10,12 @@ Four kinds of figures, the most repeatable first:
 Python's standard library and the packages of setup.sh are all it needs.
 """
 
-import argparse
-import datetime
 import hashlib
 import hmac
 import json
 import os
-import platform
 import re
 import shutil
-import signal
-import socket
 import sqlite3
 import statistics
 import subprocess
@@ -33,58 +28,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-BENCH = Path(__file__).resolve().parent
-ROOT = BENCH.parent
-BUILT = ROOT / "target" / "release"
+from harness import (
+    BENCH, BUILT, CONNECTIONS, KEYS, OTHER_CORE, ROOT, SERVER_CORE, Server,
+    build, cargo, in_turn, machine, make_keys, output, parser, running, spread, target_table,
+)
+
 BODY = '{"secret":"JBSWY3DPEHPK3PXP","digits":6,"period":30}'
 PATH = "/v1/totpgenerator"
-CONNECTIONS = 64
-KEYS = 1000
 # For the start of a server with a history.
 ACCOUNTS, RECORDS = 100_000, 1_000_000
 # Instructions are the difference between runs of so many requests. The first is long enough to have warmed everything.
 FEW, MANY = 1000, 6000
-SERVER_CORE, OTHER_CORE = 0, 1
 # The rows whose difference is what metering costs, and how often that is taken.
 METERED, FREE = "Polygate, JSON", "Polygate, JSON, a call that costs nothing"
 METERING_ROUNDS = 12
 # Two builds that differ by no more than this cost the same.
 NOISE = 1.05
-
-
-@dataclass
-class Server:
-    """A program that listens: how to start it, and where."""
-
-    name: str
-    port: int
-    command: list
-    process: subprocess.Popen = None
-
-    def start(self, before=()):
-        """Starts it on the server core, `before` its command, and waits until it accepts connections."""
-        pinned = ["taskset", "-c", str(SERVER_CORE), *before, *map(str, self.command)]
-        self.process = subprocess.Popen(pinned, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while self.process.poll() is None and time.monotonic() < deadline:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.02)
-        sys.exit(f"{self.name} did not start: {' '.join(pinned)}")
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(timeout=60)
-
-    def cpu_s(self):
-        """User and system time so far, of the process and its children, in seconds."""
-        ticks = sum(sum(map(int, stat_of(pid)[11:13])) for pid in family(self.process.pid))
-        return ticks / os.sysconf("SC_CLK_TCK")
-
-    def resident_mib(self):
-        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in family(self.process.pid))
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 @dataclass
@@ -149,16 +108,10 @@ EXPECTED_SHAPE = (
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="measurements of each row and pinning (default 5)")
-    parser.add_argument("--seconds", type=int, default=2, help="length of each (default 2)")
-    parser.add_argument("--skip", action="append", default=[], choices=["load", "instructions", "criterion"])
-    parser.add_argument("--against", metavar="COMMIT", help="measure that commit's JSON, too, taking turns with the other rows")
-    options = parser.parse_args()
-
-    cargo("build", "--release", "--locked")
-    cargo("build", "--release", "--locked", "--manifest-path", BENCH / "Cargo.toml")
-
+    options = parser(__doc__)
+    options.add_argument("--against", metavar="COMMIT", help="measure that commit's JSON, too, taking turns with the other rows")
+    options = options.parse_args()
+    build()
     with tempfile.TemporaryDirectory(prefix="polygate-bench-") as directory, built(options.against) as former:
         scene = Scene(Path(directory), former)
         memory = scene.idle_memory()
@@ -178,7 +131,7 @@ class Scene:
     def __init__(self, directory, former):
         self.directory = directory
         self.keys, self.limited, self.unknown = (directory / name for name in ("keys", "limited", "unknown"))
-        self.make_keys()
+        make_keys(BENCH / "polygate.yaml", directory / "data", directory)
         self.lay_out_nginx()
         # Each server has a ledger, and so a data directory, of its own.
         data, data_of_direct, data_of_free = (directory / name for name in ("data", "data-direct", "data-free"))
@@ -216,10 +169,6 @@ class Scene:
             command = [former.program, "serve", "--config", former.config, "--data", data_of_former, "--listen", address]
             self.servers.append(Server("former", 18085, command))
             self.subjects.append(Subject(f"Polygate, JSON, at {former.commit}", self.servers[-1], self.keys))
-
-    def make_keys(self):
-        """1,000 keys of a plan that never stops, as many of one that does, and as many that nobody ever got."""
-        output(BUILT / "keys", BENCH / "polygate.yaml", self.directory / "data", self.directory)
 
     def lay_out_nginx(self):
         home = self.directory / "nginx"
@@ -278,16 +227,15 @@ class Scene:
         return int(re.search(r"^(?:summary|totals): (\d+)", log.read_text(), re.MULTILINE)[1])
 
     def load(self, rounds, seconds):
-        """All rows in turn, forwards and backwards, on one core and on two; a drift of the machine meets all alike."""
+        """All rows in turn, on one core and on two."""
         with running(self.servers):
             for subject in self.subjects:
                 subject.check()
                 subject.measure(1, OTHER_CORE)
-            for number in range(rounds):
-                for subject in self.subjects[:: 1 if number % 2 else -1]:
-                    subject.same.append(subject.measure(seconds, SERVER_CORE))
-                    subject.two.append(subject.measure(seconds, OTHER_CORE))
-                    print(f"{subject.name}: {subject.same[-1]:.2f} {subject.two[-1]:.2f} µs", file=sys.stderr)
+            for subject in in_turn(self.subjects, rounds):
+                subject.same.append(subject.measure(seconds, SERVER_CORE))
+                subject.two.append(subject.measure(seconds, OTHER_CORE))
+                print(f"{subject.name}: {subject.same[-1]:.2f} {subject.two[-1]:.2f} µs", file=sys.stderr)
             self.metering = [self.metering_us() for _ in range(METERING_ROUNDS)]
             print(f"metering: {', '.join(f'{us:.2f}' for us in self.metering)} µs", file=sys.stderr)
 
@@ -322,19 +270,6 @@ def built(commit):
             yield Former(commit, target / "release" / "polygate", tree / "bench" / "polygate.yaml")
         finally:
             output("git", "-C", ROOT, "worktree", "remove", "--force", tree)
-
-
-@contextmanager
-def running(servers):
-    started = []
-    try:
-        for server in servers:
-            server.start()
-            started.append(server)
-        yield
-    finally:
-        for server in started:
-            server.stop()
 
 
 def criterion():
@@ -395,7 +330,8 @@ def many_accounts():
 def render(subjects, metering, memory, starts, parts, options):
     """The whole of RESULTS.md."""
     floor, direct, ours = subjects[0], subjects[1], subjects[2]
-    lines = ["# Results of `make bench`", "", *machine(), ""]
+    about = machine(["wrk", "nginx", "libnginx-mod-http-lua", "valgrind"], ["warp", "hyper", "tokio", "ring", "governor"])
+    lines = ["# Results of `make bench`", "", *about, ""]
     if floor.same:
         lines += load_table(subjects, metering, floor, options)
     if floor.instructions:
@@ -415,30 +351,10 @@ def render(subjects, metering, memory, starts, parts, options):
     for name, (milliseconds, resident) in zip(("everything in the database", "with the journal to fold"), starts):
         lines += [f"| {name} | {milliseconds:,.0f} ms | {resident:.0f} MiB |"]
     lines += [""]
-    lines += ["## Against the targets", "", "| target | measured | reached |", "|---|---|---|"]
-    for target, measured, limit in targets(subjects, metering, memory, parts):
-        lines.append(f"| {target} ≤ {limit:.4g} | {measured:.3g} | {'yes' if measured <= limit else '**no**'} |")
-    lines.append("")
+    lines += target_table(targets(subjects, metering, memory, parts))
     if parts:
         lines += part_table(parts)
     return "\n".join(lines)
-
-
-def machine():
-    """Where and with what this was measured."""
-    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    packages = output("dpkg-query", "-W", "-f", "${Package} ${Version}, ", *"wrk nginx libnginx-mod-http-lua valgrind".split())
-    lock = (ROOT / "Cargo.lock").read_text()
-    crates = (f"{name} {version}" for name in ("warp", "hyper", "tokio", "ring", "governor")
-              for version in re.findall(rf'name = "{name}"\nversion = "(.*)"', lock))
-    return [
-        f"- {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC, commit {output('git', '-C', ROOT, 'rev-parse', '--short', 'HEAD').strip()}",
-        f"- {model[1] if model else platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, "
-        f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
-        f"- {output('rustc', '--version').strip()}, release profile (fat LTO, one codegen unit), jemalloc; {', '.join(crates)}",
-        f"- {packages.rstrip(', ')}",
-        f"- load average at the end {os.getloadavg()[2]:.1f}: what else runs on the machine shows in the ranges below",
-    ]
 
 
 def load_table(subjects, metering, floor, options):
@@ -457,8 +373,7 @@ def load_table(subjects, metering, floor, options):
     for subject in subjects:
         cells = []
         for samples, base in ((subject.same, floor.same), (subject.two, floor.two)):
-            median = statistics.median(samples)
-            cells.append(f"{median:.2f} ({min(samples):.2f}-{max(samples):.2f}) | {median / statistics.median(base):.2f}")
+            cells.append(f"{spread(samples)} | {statistics.median(samples) / statistics.median(base):.2f}")
         lines.append(f"| {subject.name} | {' | '.join(cells)} |")
     lines += ["", f"Metering by itself, same core, {METERING_ROUNDS} times 4 s of the two rows in turn: median "
               f"{statistics.median(metering):.2f} µs ({min(metering):.2f} to {max(metering):.2f})."]
@@ -528,31 +443,6 @@ def pretty(nanoseconds):
         if nanoseconds >= size:
             return f"{nanoseconds / size:.2f} {unit}"
     return f"{nanoseconds:.1f} ns"
-
-
-# Small things.
-
-
-def stat_of(pid):
-    """The fields of /proc/PID/stat after the command name, whose closing parenthesis is the last."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
-def family(pid):
-    """The process and its children."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *children]
-
-
-def output(*command):
-    """What the command printed; its failure ends the benchmark."""
-    return subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True).stdout
-
-
-def cargo(command, *arguments):
-    """Cargo in the product's target directory, so that both packages share what they can."""
-    target = ["--target-dir", ROOT / "target"]
-    subprocess.run(list(map(str, ["cargo", command, *target, *arguments])), cwd=ROOT, check=True)
 
 
 def tokens_around_now():
