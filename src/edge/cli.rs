@@ -3,6 +3,7 @@
 //! Results go to standard output, errors to standard error. The exit code is 0 when all is well, 1 when something
 //! failed, and 2 when what was typed makes no sense.
 
+mod attempt;
 mod handover;
 mod serve;
 mod show;
@@ -29,6 +30,7 @@ use crate::config::{self, Config, ConfigErrors};
 use crate::edge::http::listeners::ListenError;
 use crate::edge::http::tls::{Tls, TlsError};
 use crate::pure::bounds::{self, Bounds};
+use crate::pure::fault::Fault;
 use crate::pure::webhook::SigningSecret;
 use crate::state::clock::Clock;
 use crate::state::folder;
@@ -73,6 +75,9 @@ enum Command {
     /// Show how the APIs were used: calls by how they ended, and credits charged, as a running server last wrote them
     /// down, at most a second ago.
     Usage(usage::Options),
+    /// Show one call through an API that has an upstream, step by step: what is sent on, what comes back, and what the caller
+    /// would get. Needs no server, asks for no key and charges nobody; the upstream gets a real request.
+    Try(attempt::Options),
     /// Follow the notices that accounts get when their credits run out.
     #[command(subcommand, arg_required_else_help = true)]
     Notices(NoticesCommand),
@@ -300,6 +305,8 @@ enum Failure {
     HandOver(#[from] handover::HandOverError),
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error("the call fails with {} ({})", .0.status(), .0.code())]
+    Call(Fault),
     #[error(transparent)]
     Run(#[from] RunError),
     #[error("{0}")]
@@ -335,6 +342,11 @@ fn execute(cli: Cli, arguments: Vec<OsString>) -> Result<(), Failure> {
         Command::Accounts(command) => accounts(&load()?, command)?,
         Command::Credits(command) => credits(&load()?, command)?,
         Command::Usage(options) => usage::show(&settled(&load()?)?, &options, Clock::system().unix_s())?,
+        Command::Try(options) => {
+            let (steps, fault) = attempt::attempt(&load()?, &options, &Clock::system())?;
+            print(&steps)?;
+            return fault.map_or(Ok(()), |fault| Err(Failure::Call(fault)));
+        }
         Command::Notices(NoticesCommand::List { account, output }) => {
             let store = Store::open_existing(&load()?.data)?;
             let account_id = account.map(|email| store.account(&email)).transpose()?.map(|account| account.id);

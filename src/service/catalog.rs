@@ -246,6 +246,15 @@ impl Catalog {
         self.find(path).map_or(&self.unknown, |route| &route.metrics)
     }
 
+    /// The API of this name, if it has an upstream.
+    pub fn own(&self, name: &str) -> Option<(&Route, &Upstream)> {
+        let route = self.own.get(name)?;
+        match &route.service {
+            Service::Upstream(upstream) => Some((route, upstream)),
+            _ => None,
+        }
+    }
+
     /// The upstreams of all APIs that have one.
     pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         self.own.values().filter_map(|route| match &route.service {

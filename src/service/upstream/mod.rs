@@ -6,6 +6,7 @@ mod client;
 mod decoding;
 mod request;
 mod targets;
+mod trial;
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -24,6 +25,7 @@ use tokio::time::{Sleep, sleep};
 
 pub use self::answer::{Answer, Body, Content, Source};
 pub use self::request::{Ask, From};
+pub use self::trial::{Trial, Tried};
 
 use self::client::{Clients, Failure};
 use self::targets::{Chosen, Targets};
