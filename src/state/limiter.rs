@@ -73,11 +73,17 @@ impl Limiter {
 /// The token buckets of callers: a bounded number, and one more that all further callers share.
 #[derive(Debug)]
 pub struct CallerLimiter<C: Clone + Eq + Hash> {
+    /// Shared with the limiter before it: what the buckets hold counts from when their governor was made.
+    limits: Arc<Limits<C>>,
+    buckets_max: usize,
+}
+
+#[derive(Debug)]
+struct Limits<C: Clone + Eq + Hash> {
     bucket: Bucket,
     governor: RateLimiter<C, Buckets<C>, Clock, StateInformationMiddleware>,
     buckets: Buckets<C>,
-    buckets_max: usize,
-    shared: Arc<Limiter>,
+    shared: Limiter,
     next_sweep: Mutex<Duration>,
 }
 
@@ -105,54 +111,51 @@ impl AddressLimiter {
 impl<C: Clone + Eq + Hash> CallerLimiter<C> {
     /// Full buckets for up to `callers_max` callers at a time.
     pub fn new(rate: Rate, callers_max: usize, clock: Clock) -> CallerLimiter<C> {
-        let shared = Arc::new(Limiter::new(rate, clock));
-        CallerLimiter::over(Buckets(Arc::default()), shared, callers_max)
+        let (bucket, buckets) = (Bucket::new(rate), Buckets(Arc::default()));
+        let limits = Limits {
+            bucket,
+            governor: RateLimiter::new(bucket.governor_quota(), buckets.clone(), clock.clone()),
+            buckets,
+            shared: Limiter::new(rate, clock),
+            next_sweep: Mutex::new(Duration::ZERO),
+        };
+        CallerLimiter { limits: Arc::new(limits), buckets_max: callers_max }
     }
 
     /// A limiter under other terms. The buckets go on, unless the rate is another: they are counted in its terms.
     pub fn under(&self, rate: Rate, callers_max: usize) -> CallerLimiter<C> {
-        if rate == self.shared.rate() {
-            CallerLimiter::over(self.buckets.clone(), self.shared.clone(), callers_max)
+        if rate == self.limits.shared.rate() {
+            CallerLimiter { limits: Arc::clone(&self.limits), buckets_max: callers_max }
         } else {
-            CallerLimiter::new(rate, callers_max, self.governor.clock().clone())
-        }
-    }
-
-    fn over(buckets: Buckets<C>, shared: Arc<Limiter>, callers_max: usize) -> CallerLimiter<C> {
-        let (bucket, clock) = (shared.bucket, shared.governor.clock().clone());
-        CallerLimiter {
-            bucket,
-            governor: RateLimiter::new(bucket.governor_quota(), buckets.clone(), clock),
-            buckets,
-            buckets_max: callers_max,
-            shared,
-            next_sweep: Mutex::new(Duration::ZERO),
+            CallerLimiter::new(rate, callers_max, self.limits.governor.clock().clone())
         }
     }
 
     /// Takes one call from the caller's bucket, if one is left.
     pub fn check_caller(&self, caller: &C) -> Verdict {
-        if !self.buckets.0.contains_key(caller) && !self.has_room() {
-            return self.shared.check();
+        let Limits { bucket, governor, buckets, shared, .. } = &*self.limits;
+        if !buckets.0.contains_key(caller) && !self.has_room() {
+            return shared.check();
         }
-        self.bucket.verdict(self.governor.check_key(caller), self.governor.clock())
+        bucket.verdict(governor.check_key(caller), governor.clock())
     }
 
     /// Whether another bucket may be added. Threads that ask at the same time may all be told yes, so the bound can
     /// be passed by the number of threads. When there is no room, buckets that have filled up again, which are as
     /// good as new ones, are dropped; at most once a second, because that looks at every bucket.
     fn has_room(&self) -> bool {
-        if self.buckets.0.len() < self.buckets_max {
+        let Limits { governor, buckets, next_sweep, .. } = &*self.limits;
+        if buckets.0.len() < self.buckets_max {
             return true;
         }
-        let now = self.governor.clock().now();
-        let mut next_sweep = self.next_sweep.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = governor.clock().now();
+        let mut next_sweep = next_sweep.lock().unwrap_or_else(PoisonError::into_inner);
         if now < *next_sweep {
             return false;
         }
         *next_sweep = now + Duration::from_secs(1);
-        self.governor.retain_recent();
-        self.buckets.0.len() < self.buckets_max
+        governor.retain_recent();
+        buckets.0.len() < self.buckets_max
     }
 }
 
@@ -314,6 +317,21 @@ mod tests {
     }
 
     #[test]
+    fn a_limiter_under_other_terms_goes_on_however_old_it_is() {
+        let clock = Clock::fixed(1_000);
+        let limiter = AddressLimiter::new(rate(60, 3), 10, clock.clone());
+        let address = IpAddr::from([192, 0, 2, 1]);
+        assert!(limiter.check(address).admitted);
+        clock.advance(Duration::from_secs(86_400));
+        assert_eq!(limiter.check(address).quota.remaining, 2);
+        let after = limiter.under(rate(60, 3), 20);
+        assert_eq!(after.check(address).quota.remaining, 1);
+        assert_eq!(limiter.check(address).quota.remaining, 0, "calls under way count in the same buckets");
+        assert!(!after.check(address).admitted);
+        assert_eq!(after.under(rate(60, 4), 20).check(address).quota.remaining, 3);
+    }
+
+    #[test]
     fn addresses_beyond_the_bound_share_one_bucket_until_there_is_room() {
         let clock = Clock::fixed(1_000);
         let limiter = AddressLimiter::new(rate(60, 2), 10, clock.clone());
@@ -322,11 +340,11 @@ mod tests {
         // The eleventh and twelfth find the shared bucket, the next find it empty, those who were there go on.
         assert!(check(10) && check(11) && !check(12) && !check(10));
         assert!(check(3));
-        assert_eq!(limiter.buckets.0.len(), 10);
+        assert_eq!(limiter.limits.buckets.0.len(), 10);
         clock.advance(Duration::from_secs(10));
         // All have filled up and are forgotten; a new address gets a bucket of its own.
         assert!(check(12) && check(12) && !check(12));
-        assert_eq!(limiter.buckets.0.len(), 1);
+        assert_eq!(limiter.limits.buckets.0.len(), 1);
     }
 
     proptest! {

@@ -168,12 +168,14 @@ fn is_on(value: &str) -> bool {
     !matches!(value, "0" | "false")
 }
 
-/// The client's own id, if it is one that can be repeated safely; else a new UUID.
+/// The client's own id, if it is one that can be repeated safely; else a new UUID. A key of ours is not to be repeated: ids
+/// are written down.
 pub fn request_id(headers: &HeaderMap) -> HeaderValue {
     let fits = |value: &&HeaderValue| {
         let bytes = value.as_bytes();
         (1..=128).contains(&bytes.len())
             && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+            && KeyHash::of(bytes).is_none()
     };
     match headers.get(X_REQUEST_ID).filter(fits) {
         Some(own) => own.clone(),
@@ -275,7 +277,20 @@ fn is_host(value: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_host;
+    use ring::rand::SystemRandom;
+
+    use super::*;
+    use crate::pure::key::ApiKey;
+
+    #[test]
+    fn ids_are_the_clients_own_unless_they_are_keys() {
+        let id = |text: &str| request_id(&HeaderMap::from_iter([(X_REQUEST_ID, text.parse().unwrap())]));
+        assert_eq!(id("a-B_1.2"), "a-B_1.2");
+        let key = ApiKey::generate(&SystemRandom::new()).unwrap();
+        for text in [key.as_str(), "a b", "", &"a".repeat(129)] {
+            assert!(Uuid::try_parse(id(text).to_str().unwrap()).is_ok());
+        }
+    }
 
     #[test]
     fn hosts_are_names_or_addresses_with_or_without_a_port() {
