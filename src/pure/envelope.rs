@@ -14,7 +14,7 @@ use super::usage::{ApiUsage, Counts, DayUsage, Usage, View};
 
 mod upstream;
 
-pub use upstream::{MESSAGE_CHARS_MAX, PREFIX_BYTES_MAX, Prefix, message};
+pub use upstream::{BYTE_ORDER_MARK, MESSAGE_CHARS_MAX, PREFIX_BYTES_MAX, Prefix, message};
 
 /// The shape of a route's answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

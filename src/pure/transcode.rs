@@ -8,7 +8,7 @@
 //! [`NAMES_BYTES_MAX`](super::format::xml::NAMES_BYTES_MAX) for the open elements of XML and
 //! [`KEYS_MAX`](super::format::tokens::KEYS_MAX) for the keys that YAML must not see twice.
 
-use super::envelope::{self, Dialect, Prefix};
+use super::envelope::{self, BYTE_ORDER_MARK, Dialect, Prefix};
 use super::format::csv::Csv;
 use super::format::emit::Writer;
 use super::format::json::{Check, Json};
@@ -35,8 +35,10 @@ pub struct Transcoder {
     style: Style,
     pointer: Option<Pointer>,
     bytes_max: usize,
-    /// Bytes taken so far.
+    /// Bytes taken so far, a byte order mark left out.
     taken: usize,
+    /// How much of a byte order mark has come; `None` once the text itself has begun.
+    mark: Option<usize>,
     /// Finds out whether the text is in the envelope already, and what came until that is known.
     prefix: Prefix,
     held: Vec<u8>,
@@ -63,8 +65,18 @@ impl Transcoder {
         bytes_max: usize,
     ) -> Transcoder {
         let prefix = Prefix::new();
-        let mut transcoder =
-            Transcoder { dialect, format, style, pointer, bytes_max, taken: 0, prefix, held: Vec::new(), reader: None };
+        let mut transcoder = Transcoder {
+            dialect,
+            format,
+            style,
+            pointer,
+            bytes_max,
+            taken: 0,
+            mark: Some(0),
+            prefix,
+            held: Vec::new(),
+            reader: None,
+        };
         if dialect == Dialect::Flat || transcoder.pointer.is_some() {
             transcoder.reader = Some(transcoder.reader_of(false));
         }
@@ -76,7 +88,22 @@ impl Transcoder {
     /// # Errors
     /// Where the text is not JSON, is too long or has no form in the format; see [`Reason`]. The transcoder is of no more
     /// use then, and what this call has appended has to be thrown away.
-    pub fn feed(&mut self, piece: &[u8], out: &mut Vec<u8>) -> Result<(), JsonError> {
+    pub fn feed(&mut self, mut piece: &[u8], out: &mut Vec<u8>) -> Result<(), JsonError> {
+        if let Some(come) = self.mark {
+            let rest = &BYTE_ORDER_MARK[come..];
+            let more = rest.iter().zip(piece).take_while(|(mark, byte)| mark == byte).count();
+            if more == piece.len() && more < rest.len() {
+                self.mark = Some(come + more);
+                return Ok(());
+            }
+            self.mark = None;
+            if more == rest.len() {
+                piece = &piece[more..];
+            } else if come > 0 {
+                // It was none.
+                self.feed(&BYTE_ORDER_MARK[..come], out)?;
+            }
+        }
         self.taken += piece.len();
         if self.taken > self.bytes_max {
             return Err(JsonError { offset: self.bytes_max, reason: Reason::TooLong });
@@ -95,6 +122,9 @@ impl Transcoder {
     /// # Errors
     /// When the text is not complete, has nothing at the pointer or, for want of its end before, has no form in the format.
     pub fn finish(mut self, out: &mut Vec<u8>) -> Result<(), JsonError> {
+        if let Some(come @ 1..) = self.mark.take() {
+            self.feed(&BYTE_ORDER_MARK[..come], out)?;
+        }
         if self.reader.is_none() {
             self.begin(false, out)?;
         }

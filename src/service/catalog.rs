@@ -7,7 +7,7 @@ use ahash::HashMap;
 use http::Method;
 
 use super::upstream::{Upstream, UpstreamError};
-use crate::config::{Access, Api, Apis, Config, UpstreamApi};
+use crate::config::{Access, AnswerFormats, Api, Apis, Config, UpstreamApi};
 use crate::pure::contract::Found;
 use crate::pure::description::{Described, Description};
 use crate::pure::envelope::Dialect;
@@ -85,6 +85,14 @@ impl Route {
             Found::Operation(..) => None,
             Found::OtherMethods(methods) => Some(Fault::MethodNotAllowed(upstream.allowed_of(&methods).into())),
             Found::Nothing => Some(Fault::UnknownApi),
+        }
+    }
+
+    /// Whether it may answer what is in none of our formats, so that a caller who wants none of these can get something.
+    pub fn passes_other_types(&self) -> bool {
+        match &self.service {
+            Service::Upstream(upstream) => upstream.settings().formats == AnswerFormats::Passthrough,
+            _ => false,
         }
     }
 

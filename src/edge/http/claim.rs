@@ -139,7 +139,7 @@ pub fn open(gateway: &Arc<Gateway>, head: Head, peer: IpAddr) -> Flow<Claimed> {
     if route.has_options() {
         options(&mut context, head.uri.query().unwrap_or_default());
     }
-    if !context.acceptable && gateway.config.not_acceptable == NotAcceptable::Refuse {
+    if !context.acceptable && gateway.config.not_acceptable == NotAcceptable::Refuse && !route.passes_other_types() {
         return refuse(context, Fault::NotAcceptable);
     }
     let credential = credential(route, &head);

@@ -110,16 +110,34 @@ impl Emit for Shape {
     }
 }
 
+/// What some programs begin their JSON with, and readers may pass over (RFC 8259 section 8.1).
+pub const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// The message of an upstream's error: the text at the pointer, or where such messages usually are (`title` and `detail`
-/// are RFC 9457's). On one line, and cut after [`MESSAGE_CHARS_MAX`] characters. `None` when the body is no JSON or has
-/// no such text.
+/// are RFC 9457's). A list of mistakes, as many frameworks answer it, comes to its first. On one line, and cut after
+/// [`MESSAGE_CHARS_MAX`] characters. `None` when the body is no JSON or has no such text.
 pub fn message(body: &[u8], pointer: Option<&Pointer>) -> Option<String> {
-    const USUAL: [&str; 7] =
-        ["/error", "/error/message", "/message", "/detail", "/title", "/errors/0/message", "/errors/0"];
-    let body: Value = serde_json::from_slice(body).ok()?;
+    const USUAL: [&str; 5] = ["error", "message", "detail", "title", "errors"];
+    let body: Value = serde_json::from_slice(body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body)).ok()?;
     let configured = pointer.and_then(|pointer| pointer.find(&body));
-    let usual = USUAL.iter().filter_map(|place| body.pointer(place));
-    configured.into_iter().chain(usual).filter_map(Value::as_str).find_map(one_line)
+    let usual = USUAL.iter().filter_map(|place| body.get(place));
+    configured.into_iter().chain(usual).find_map(said)
+}
+
+/// What a message is: a text, or the first of a list, or an object that has one, perhaps with the place that it is about.
+fn said(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => one_line(text),
+        Value::Array(items) => said(items.first()?),
+        Value::Object(members) => {
+            let text = ["message", "msg", "text", "detail"].iter().find_map(|name| members.get(*name)?.as_str())?;
+            let step = |step: &Value| step.as_str().map_or_else(|| step.to_string(), str::to_owned);
+            let place =
+                members.get("loc").and_then(Value::as_array).map(|steps| steps.iter().map(step).collect::<Vec<_>>());
+            one_line(&place.map_or(text.to_owned(), |steps| format!("{}: {text}", steps.join("."))))
+        }
+        _ => None,
+    }
 }
 
 /// The text without what could break a line or a terminal; `None` when nothing is left.
@@ -198,6 +216,13 @@ mod tests {
             (r#"{"errors":["a","b"]}"#, Some("a")),
             (r#"{"status":"error","error":"a","data":null}"#, Some("a")),
             (r#"{"message":" \tone\r\ntwo\u001b[0m\u2028 "}"#, Some("one  two [0m")),
+            (
+                r#"{"detail":[{"type":"int_parsing","loc":["path","ids",0],"msg":"Should be an integer","input":"x"}]}"#,
+                Some("path.ids.0: Should be an integer"),
+            ),
+            (r#"{"detail":{"code":7,"text":"Taken"}}"#, Some("Taken")),
+            (r#"{"error":{"code":7},"message":"b"}"#, Some("b")),
+            ("\u{feff}{\"error\":\"a\"}", Some("a")),
             (r#"{"message":404}"#, None),
             (r#"{"errors":[]}"#, None),
             (r#""text""#, None),

@@ -1,5 +1,6 @@
 //! The request that a target is sent: what of the caller's is passed on, and what is said of the caller.
 
+use std::iter;
 use std::net::IpAddr;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use http_body_util::Full;
 
 use super::Upstream;
 use crate::config::AnswerFormats;
+use crate::pure::accept;
 use crate::pure::fault::Fault;
 use crate::pure::freshness::Asked;
 use crate::pure::key::KeyHash;
@@ -73,13 +75,15 @@ impl Ask {
             }
         }
         let kept_under = kept_under(upstream, head, &rest, &headers, &body);
-        headers.insert(
-            ACCEPT,
-            HeaderValue::from_static(match upstream.settings().formats {
-                AnswerFormats::Negotiated => "application/json",
-                AnswerFormats::Passthrough => "application/json, */*;q=0.5",
-            }),
-        );
+        let accept = match (upstream.settings().formats, head.headers.get(ACCEPT)) {
+            // What is in none of our formats is between the two of them.
+            (AnswerFormats::Passthrough, Some(own)) if accept::choose(iter::once(own.as_bytes())).is_none() => {
+                own.clone()
+            }
+            (AnswerFormats::Passthrough, _) => HeaderValue::from_static("application/json, */*;q=0.5"),
+            (AnswerFormats::Negotiated, _) => HeaderValue::from_static("application/json"),
+        };
+        headers.insert(ACCEPT, accept);
         from.tell(&head.headers, &mut headers);
         for (name, value) in &upstream.set_headers {
             headers.insert(name, value.clone());

@@ -197,3 +197,24 @@ fn the_description_of_the_whole_has_every_api() {
     let got = call(&live, "GET /v1/a/dogs");
     assert_eq!(got.status, 404);
 }
+
+#[test]
+fn where_other_types_are_passed_on_they_can_be_asked_for() {
+    let server = Server::start(|seen, stream| {
+        let kind = if seen.header("accept") == "text/html" { "text/html" } else { "application/json" };
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: 2\r\n\r\n{{}}");
+        let _ = stream.write_all(head.as_bytes());
+        Then::Keep
+    });
+    let apis = "  a: { upstream: '$0', cost: 0, formats: passthrough }\n  b: { upstream: '$0', cost: 0 }";
+    let live = live(&[server.address], apis, Setup::default());
+    for (path, accept, status, content_type) in [
+        ("/v1/a", "text/html", 200, "text/html"),
+        ("/v1/a", "application/xml", 200, "application/xml"),
+        ("/v1/a", "text/html, application/xml;q=0.1", 200, "application/xml"),
+        ("/v1/b", "text/html", 406, "application/json"),
+    ] {
+        let got = call(&live, &format!("GET {path}\nX-API-Key: $key\nAccept: {accept}"));
+        assert_eq!((got.status, got.header("content-type")), (status, content_type), "{path} {accept}");
+    }
+}
