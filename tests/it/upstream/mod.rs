@@ -6,3 +6,4 @@ mod others;
 mod promises;
 mod server;
 mod streams;
+mod tries;
