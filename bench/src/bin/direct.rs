@@ -12,8 +12,9 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioTimer;
 use polygate::config::Config;
 use polygate::edge::http::{body, claim, seal};
-use polygate::gateway::{Gateway, Head, admit, authenticate, commit, decode, invoke, reserve};
+use polygate::gateway::{Gateway, Head, admit, authenticate, commit, decode, encode, invoke, reserve};
 use polygate::state::clock::Clock;
+use polygate::state::events;
 use polygate::state::folder;
 use polygate::state::log::Log;
 
@@ -24,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let limits = config.limits.clone();
     let config = Config { data: data.into(), ..config };
     let (log, _writer) = Log::start(config.logs, Clock::system(), std::io::stderr())?;
-    let (gateway, folder) = polygate::open(config, Clock::system(), log.report(), log)?;
+    let (gateway, folder) = polygate::open(config, Clock::system(), events::report(), log)?;
     let _folding = folder::watch(folder)?;
     let mut protocol = http1::Builder::new();
     protocol.timer(TokioTimer::new()).header_read_timeout(limits.header_read_timeout).writev(false);
@@ -43,7 +44,11 @@ async fn answer(
         Ok(call) => invoke(call).await,
         Err(refused) => Err(refused),
     };
-    let committed = match answered.and_then(seal::encode) {
+    let encoded = match answered {
+        Ok(call) => encode(call).await,
+        Err(refused) => Err(refused),
+    };
+    let committed = match encoded {
         Ok(call) => commit(call).await,
         Err(refused) => Err(refused),
     };
