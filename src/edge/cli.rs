@@ -356,7 +356,9 @@ fn execute(cli: Cli, arguments: Vec<OsString>) -> Result<(), Failure> {
         Command::Plans(PlansCommand::List { output }) => show::plans(&load()?, output.json),
         Command::Config(ConfigCommand::Print) => config::DEFAULT_YAML.to_owned(),
         Command::Config(ConfigCommand::Check) => {
-            load()?.tls.as_ref().map(Tls::load).transpose()?;
+            let config = load()?;
+            config.tls.as_ref().map(Tls::load).transpose()?;
+            attempt::catalog(&config, &Clock::system())?;
             "The configuration has no mistakes.\n".to_owned()
         }
         Command::Backup { file, force, output } => {

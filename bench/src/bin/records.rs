@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let data = Path::new(&data);
     let mut store = Store::open(data)?;
     let (lineage, folded) = store.journal_place()?;
-    let api = store.api_numbers(&["totpgenerator"])?[0];
+    let api = store.api_numbers(["totpgenerator"].into_iter())?[0];
     let journal = Journal::open(&data.join("journal"), lineage, folded, Durability::Process)?;
     let unix_s = Clock::system().unix_s();
     for number in 0..count {

@@ -59,10 +59,15 @@ fn line(text: &str) -> Result<(HeaderName, HeaderValue), &'static str> {
 /// What is shown of a body, in bytes.
 const SHOWN_BYTES: usize = 4_096;
 
+/// All that can be called, as a server with this configuration would have it; nothing of the ledger is in it.
+pub(super) fn catalog(config: &Config, clock: &Clock) -> Result<Catalog, Failure> {
+    let numbers: Vec<u16> = (1..).take(config.apis.names().count()).collect();
+    Ok(Catalog::of(config, &numbers, &Metrics::new(clock.unix_s()), clock).map_err(crate::RunError::from)?)
+}
+
 /// What came of the steps, and the fault that the call ended in, if it did.
 pub(super) fn attempt(config: &Config, options: &Options, clock: &Clock) -> Result<(String, Option<Fault>), Failure> {
-    let numbers: Vec<u16> = (1..).take(config.apis.names().count()).collect();
-    let catalog = Catalog::of(config, &numbers, &Metrics::new(clock.unix_s()), clock).map_err(crate::RunError::from)?;
+    let catalog = catalog(config, clock)?;
     let Some((route, upstream)) = catalog.own(&options.name) else {
         let names: Vec<&str> = config.apis.upstreams.iter().map(|api| &*api.name).collect();
         let others = if names.is_empty() { "the configuration has none".to_owned() } else { names.join(", ") };
@@ -130,7 +135,11 @@ impl Steps {
         self.step("request", &format!("{} {}", sent.method(), sent.uri()));
         self.headers(sent.headers());
 
-        let Tried { status, headers, head_took, body } = trial.send(clock).await?;
+        let tried = trial.send(clock).await.map_err(|(fault, reason)| {
+            self.step("failure", &reason);
+            fault
+        });
+        let Tried { status, headers, head_took, body } = tried?;
         self.step("answer", &format!("{status} after {:.1} ms", head_took.as_secs_f64() * 1e3));
         self.headers(&headers);
         let (content, body, took) = body?;

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use serde::de::IgnoredAny;
 use tokio::time::timeout;
 
 use super::Kept;
-use super::client::HEAD_BYTES_MAX;
+use super::client::{HEAD_BYTES_MAX, causes};
 use super::decoding::{Decoding, Step};
 use super::request::TOLD;
 use crate::config::{AnswerFormats, UpstreamApi};
@@ -96,28 +97,37 @@ impl Answer {
         let status = head.status;
         // The connection takes somewhat more, depending on how it comes.
         let head_bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        let chosen = Arc::clone(&kept.chosen);
+        let unreadable = |reason: &str| {
+            chosen.tell(reason);
+            Fault::UpstreamUnreadable
+        };
         if head_bytes > HEAD_BYTES_MAX {
-            return Err(Fault::UpstreamUnreadable);
+            return Err(unreadable("the head of its answer is too long"));
         }
         kept.chosen.ended(!is_overloaded(status));
         let decoding = Decoding::of(&head.headers);
         if status.is_client_error() {
+            if is_about_us(status) {
+                chosen.tell(&format!("it has refused the gateway's own credentials with {}", status.as_u16()));
+            }
             let source = decoding.map(|decoding| Source::new(incoming, decoding, settings, kept));
             return Err(mistake(status, &head.headers, settings, source).await);
         }
         if status.is_server_error() {
+            chosen.tell(&format!("it has answered {}", status.as_u16()));
             return Err(Fault::UpstreamFailed);
         }
         // Redirects would be followed with credentials that are for this target; nobody has asked for part of an answer, nor
         // whether it has changed.
         if !status.is_success() || status == StatusCode::PARTIAL_CONTENT {
-            return Err(Fault::UpstreamUnreadable);
+            return Err(unreadable(&format!("it has answered {}, which is not passed on", status.as_u16())));
         }
-        let content = content(&head.headers, settings.formats).ok_or(Fault::UpstreamUnreadable)?;
-        let decoding = decoding.ok_or(Fault::UpstreamUnreadable)?;
+        let content = content(&head.headers, settings.formats).ok_or_else(|| unreadable("its answer is not JSON"))?;
+        let decoding = decoding.ok_or_else(|| unreadable("its answer has a content coding that is not known"))?;
         let length = length(&head.headers);
         if decoding.is_identity() && length.is_some_and(|length| length > settings.answer_bytes) {
-            return Err(Fault::UpstreamUnreadable);
+            return Err(unreadable("its answer is longer than answer_bytes"));
         }
         let is_short = length.is_some_and(|length| length <= WHOLE_BYTES_MAX as u64);
         let body = Source::new(incoming, decoding, settings, kept).begin(is_short).await?;
@@ -163,9 +173,14 @@ fn content(headers: &HeaderMap, formats: AnswerFormats) -> Option<Content> {
     (formats == AnswerFormats::Passthrough).then_some(other)
 }
 
+/// Whether a status is about who asks, which is us.
+fn is_about_us(status: StatusCode) -> bool {
+    [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::PROXY_AUTHENTICATION_REQUIRED].contains(&status)
+}
+
 /// The fault that a status from 400 to 499 comes to.
 async fn mistake(status: StatusCode, headers: &HeaderMap, settings: &UpstreamApi, source: Option<Source>) -> Fault {
-    if [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::PROXY_AUTHENTICATION_REQUIRED].contains(&status) {
+    if is_about_us(status) {
         return Fault::UpstreamRefusedUs;
     }
     let said = match source {
@@ -248,10 +263,11 @@ impl Source {
             return Ok(Some(std::mem::take(&mut self.first)));
         }
         loop {
-            match self.decoding.step().map_err(|_| Fault::UpstreamUnreadable)? {
+            let step = self.decoding.step().map_err(|_| self.unreadable("its answer is not coded as it says"))?;
+            match step {
                 Step::Piece(piece) => {
                     let left = self.left.checked_sub(piece.len() as u64);
-                    self.left = left.ok_or(Fault::UpstreamUnreadable)?;
+                    self.left = left.ok_or_else(|| self.unreadable("its answer is longer than answer_bytes"))?;
                     return Ok(Some(piece));
                 }
                 Step::End => return Ok(None),
@@ -263,13 +279,26 @@ impl Source {
         }
     }
 
+    fn unreadable(&self, reason: &str) -> Fault {
+        self.kept.chosen.tell(reason);
+        Fault::UpstreamUnreadable
+    }
+
     /// The next bytes as they come over the connection; trailers are passed over.
     async fn more(&mut self) -> Result<Option<Bytes>, Fault> {
         loop {
-            let frame = timeout(self.patience, self.incoming.frame()).await.map_err(|_| Fault::UpstreamTimeout)?;
+            let frame = timeout(self.patience, self.incoming.frame()).await.map_err(|_| {
+                self.kept.chosen.tell("its answer stopped coming");
+                Fault::UpstreamTimeout
+            })?;
             match frame {
                 None => return Ok(None),
-                Some(Err(_)) => return Err(Fault::UpstreamUnreachable),
+                Some(Err(error)) => {
+                    self.kept
+                        .chosen
+                        .tell(&format!("its answer has broken off: {}", causes(&error).last().unwrap_or(&error)));
+                    return Err(Fault::UpstreamUnreachable);
+                }
                 Some(Ok(frame)) => {
                     if let Some(bytes) = frame.into_data().ok().filter(|bytes| !bytes.is_empty()) {
                         return Ok(Some(bytes));

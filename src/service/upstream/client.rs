@@ -96,6 +96,11 @@ impl Failure {
         matches!(self, Failure::Connect | Failure::ConnectTimeout)
     }
 
+    /// What it is, in the words of those who noticed: none of them has seen more of a request than its address.
+    pub fn reason(error: &legacy::Error) -> String {
+        causes(error).last().map(ToString::to_string).unwrap_or_default()
+    }
+
     fn of(error: &legacy::Error) -> Failure {
         let has_timed_out = causes(error).any(|cause| {
             let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
@@ -111,7 +116,8 @@ impl Failure {
     }
 }
 
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+/// An error and what led to it.
+pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error| (*error).source())
 }
 
@@ -139,10 +145,14 @@ impl Clients {
     /// Sends a request to the target at `base`.
     ///
     /// # Errors
-    /// Why there is no answer.
-    pub async fn send(&self, base: &Base, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
+    /// Why there is no answer, and that in words.
+    pub async fn send(
+        &self,
+        base: &Base,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, (Failure, String)> {
         let answered = self.mine(base.is_https()).request(request);
-        answered.await.map_err(|error| Failure::of(&error))
+        answered.await.map_err(|error| (Failure::of(&error), Failure::reason(&error)))
     }
 
     fn mine(&self, is_https: bool) -> Http {

@@ -38,6 +38,9 @@ use crate::pure::upstream::target::Base;
 use crate::state::cache::Cache;
 use crate::state::clock::Clock;
 
+/// What the operator is told of a target that is too slow.
+const LATE: &str = "it has not answered in time";
+
 /// Why an API cannot be set up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -166,6 +169,7 @@ impl Upstream {
         match before(deadline, answered).await {
             Some(answered) => answered,
             None => {
+                chosen.tell(LATE);
                 chosen.ended(false);
                 Err(Fault::UpstreamTimeout)
             }
@@ -179,10 +183,11 @@ impl Upstream {
             let chosen = self.targets.choose(&tried);
             let request = ask.request(chosen.base())?;
             let sent = before(deadline.as_mut(), self.clients.send(chosen.base(), request)).await;
-            let failure = match sent.unwrap_or(Err(Failure::Timeout)) {
+            let (failure, reason) = match sent.unwrap_or_else(|| Err((Failure::Timeout, LATE.to_owned()))) {
                 Ok(response) => return Ok((response, chosen)),
                 Err(failure) => failure,
             };
+            chosen.tell(&reason);
             chosen.ended(false);
             tried.push(chosen.at());
             let is_safe = failure.is_unsent() || failure == Failure::Lost && ask.is_idempotent();

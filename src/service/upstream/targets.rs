@@ -4,12 +4,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tracing::warn;
+
 use crate::config::UpstreamApi;
 use crate::pure::upstream::breaker::Breaker;
 use crate::pure::upstream::budget::Budget;
 use crate::pure::upstream::ejection::Ejection;
 use crate::pure::upstream::target::Base;
 use crate::state::clock::Clock;
+use crate::state::events::PROGRAM;
 
 /// All targets of an API, and what was learnt from asking them.
 #[derive(Debug)]
@@ -19,6 +22,8 @@ pub struct Targets {
     next: AtomicUsize,
     health: Mutex<Health>,
     clock: Clock,
+    /// Whose they are.
+    api: String,
 }
 
 #[derive(Debug)]
@@ -47,7 +52,7 @@ impl Targets {
             is_well: AtomicBool::new(true),
         };
         let targets = settings.targets.iter().map(target).collect();
-        Targets { targets, next: AtomicUsize::new(0), health: Mutex::default(), clock }
+        Targets { targets, next: AtomicUsize::new(0), health: Mutex::default(), clock, api: settings.name.clone() }
     }
 
     /// Whether a call may be sent to any: not, if nearly all have failed of late.
@@ -121,6 +126,11 @@ impl Chosen {
     /// Its place among the targets.
     pub fn at(&self) -> usize {
         self.at
+    }
+
+    /// Tells the operator what is wrong with it, or with its answer; none of that answer.
+    pub fn tell(&self, reason: &str) {
+        warn!(target: PROGRAM, "{}, a server of {}: {reason}", self.base().authority(), self.targets.api);
     }
 
     /// It has answered, or else it has failed to.

@@ -13,7 +13,7 @@ use super::answer::{Answer, Body, Content};
 use super::client::Failure;
 use super::request::Ask;
 use super::targets::Chosen;
-use super::{Kept, Place, Upstream, before};
+use super::{Kept, LATE, Place, Upstream, before};
 use crate::pure::fault::Fault;
 use crate::state::clock::Clock;
 
@@ -57,16 +57,19 @@ impl Trial<'_> {
     /// Sends it, and waits for all of the answer, within the time that a call has.
     ///
     /// # Errors
-    /// Why there is no answer.
-    pub async fn send(self, clock: &Clock) -> Result<Tried, Fault> {
+    /// What callers are told of why there is no answer, and the reason in words.
+    pub async fn send(self, clock: &Clock) -> Result<Tried, (Fault, String)> {
         let Trial { upstream, chosen, request } = self;
         let start = clock.monotonic();
         let took = || clock.monotonic().saturating_sub(start);
         let mut deadline = pin!(sleep(upstream.settings.timeout));
         let sent = before(deadline.as_mut(), upstream.clients.send(chosen.base(), request)).await;
-        let response = sent.unwrap_or(Err(Failure::Timeout)).map_err(Failure::fault)?;
+        let response = match sent.unwrap_or_else(|| Err((Failure::Timeout, LATE.to_owned()))) {
+            Ok(response) => response,
+            Err((failure, reason)) => return Err((failure.fault(), reason)),
+        };
         let (status, headers, head_took) = (response.status(), response.headers().clone(), took());
-        let place = Place::take(&upstream.under_way, usize::MAX).ok_or(Fault::UpstreamBusy)?;
+        let place = Place::take(&upstream.under_way, usize::MAX).ok_or((Fault::UpstreamBusy, String::new()))?;
         let kept = Kept { chosen: Arc::new(chosen), _place: place };
         let whole = async {
             let answer = Answer::read(response, &upstream.settings, kept).await?;
