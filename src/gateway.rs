@@ -7,6 +7,7 @@
 mod kept;
 mod streamed;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use crate::pure::address::Neighbourhood;
 use crate::pure::envelope::{self, Answer, Dialect};
 use crate::pure::fault::Fault;
 use crate::pure::format::{EncodeError, Format, Style};
-use crate::pure::input::{BodyKind, Input};
+use crate::pure::input::{BodyKind, Input, rewrite};
 use crate::pure::key::KeyHash;
 use crate::pure::log_line::{CallLine, UNANSWERED};
 use crate::pure::secret::BITS_RECOMMENDED;
@@ -433,7 +434,7 @@ fn read(Call { context, state: Received { request, body } }: &Call<Received>) ->
     let mut input = Input::new(match service {
         Service::Totp => Params::NAMES,
         Service::Analytics => View::NAMES,
-        Service::Upstream(upstream) => return ask(context, upstream, request, body),
+        Service::Upstream(upstream) => return ask(context, upstream, request, kind, body),
     });
     input.read_query(request.head.uri.query().unwrap_or_default())?;
     if let Some(kind) = kind {
@@ -446,9 +447,21 @@ fn read(Call { context, state: Received { request, body } }: &Call<Received>) ->
     }
 }
 
-/// What an upstream is asked: all of it, as it came.
-fn ask(context: &Context, upstream: &Arc<Upstream>, request: &Request, body: &Bytes) -> Result<Asked, Fault> {
-    let path = &*request.route.path;
+/// What an upstream is asked: all of it, as it came, but for a body that is to become JSON.
+fn ask(
+    context: &Context,
+    upstream: &Arc<Upstream>,
+    request: &Request,
+    kind: Option<BodyKind<'_>>,
+    body: &Bytes,
+) -> Result<Asked, Fault> {
+    let (path, limit_bytes) = (&*request.route.path, request.route.body_bytes);
+    let rewritten = match kind.map(|kind| rewrite::json_of(kind, body)).transpose()? {
+        Some(Cow::Owned(json)) if json.len() > limit_bytes => return Err(Fault::BodyTooLarge { limit_bytes }),
+        Some(Cow::Owned(json)) => Some(Bytes::from(json)),
+        _ => None,
+    };
+    let body = rewritten.as_ref().unwrap_or(body);
     upstream.check(request.head.uri.path().strip_prefix(path).unwrap_or_default(), &request.head, body)?;
     let from = upstream::From {
         address: context.address,
@@ -456,7 +469,10 @@ fn ask(context: &Context, upstream: &Arc<Upstream>, request: &Request, body: &By
         request_id: &context.request_id,
         is_traced: context.parent.is_some(),
     };
-    let ask = upstream::Ask::new(upstream, path, &request.head, body.clone(), &from)?;
+    let mut ask = upstream::Ask::new(upstream, path, &request.head, body.clone(), &from)?;
+    if rewritten.is_some() {
+        ask.has_become_json();
+    }
     Ok(Asked::Upstream(Box::new((Arc::clone(upstream), ask))))
 }
 

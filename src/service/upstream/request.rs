@@ -87,6 +87,11 @@ impl Ask {
         Ok(Ask { method: head.method.clone(), rest, headers, body, kept_under })
     }
 
+    /// The body is JSON, whatever the caller sent it as.
+    pub fn has_become_json(&mut self) {
+        self.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+
     /// A question of our own, which shows whether a target works.
     pub(super) fn check(upstream: &Upstream, path: &str) -> Result<Ask, Fault> {
         let headers = upstream.set_headers.iter().cloned().collect();
