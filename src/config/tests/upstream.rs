@@ -1,5 +1,7 @@
 //! The operator's own APIs.
 
+use std::fs;
+
 use http::header::{ACCEPT_LANGUAGE, AUTHORIZATION, CONTENT_TYPE, COOKIE, USER_AGENT};
 use http::{HeaderName, Method};
 
@@ -39,7 +41,12 @@ fn example() -> String {
 
 #[test]
 fn the_default_file_shows_every_key_with_its_default() {
-    let api = load(&example(), &[("QUOTES_TOKEN", "hunter2")]).unwrap().apis.upstreams[0].clone();
+    let directory = tempfile::tempdir().unwrap();
+    let contract = directory.path().join("quotes.yaml");
+    fs::write(&contract, "{openapi: 3.1.0, info: {title: quotes, version: '1'}, paths: {/today: {get: {}}}}").unwrap();
+    let example = example().replace("/etc/polygate/quotes.yaml", contract.to_str().unwrap());
+    let api = load(&example, &[("QUOTES_TOKEN", "hunter2")]).unwrap().apis.upstreams[0].clone();
+    assert!(api.contract.is_some());
     let shown = UpstreamApi {
         data: Some(Pointer::parse("/result").unwrap()),
         error_message: Some(Pointer::parse("/fault/text").unwrap()),
@@ -48,6 +55,7 @@ fn the_default_file_shows_every_key_with_its_default() {
         ca: Some("/etc/polygate/authorities.pem".into()),
         rate: Some(rate(120, 20)),
         health_check: Some("/health".into()),
+        contract: api.contract.clone(),
         ..UpstreamApi::plain("quotes", "/v1/quotes", api.targets.clone())
     };
     assert_eq!(*api, shown);
