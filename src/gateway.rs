@@ -433,7 +433,7 @@ fn read(Call { context, state: Received { request, body } }: &Call<Received>) ->
     let mut input = Input::new(match service {
         Service::Totp => Params::NAMES,
         Service::Analytics => View::NAMES,
-        Service::Upstream(upstream) => return ask(context, upstream, request, body),
+        Service::Upstream(upstream) => return ask(context, upstream, request, kind, body),
     });
     input.read_query(request.head.uri.query().unwrap_or_default())?;
     if let Some(kind) = kind {
@@ -446,17 +446,22 @@ fn read(Call { context, state: Received { request, body } }: &Call<Received>) ->
     }
 }
 
-/// What an upstream is asked: all of it, as it came.
-fn ask(context: &Context, upstream: &Arc<Upstream>, request: &Request, body: &Bytes) -> Result<Asked, Fault> {
-    let path = &*request.route.path;
-    upstream.check(request.head.uri.path().strip_prefix(path).unwrap_or_default(), &request.head, body)?;
+/// What an upstream is asked: all of it, as it came, but for a body that is to become JSON.
+fn ask(
+    context: &Context,
+    upstream: &Arc<Upstream>,
+    request: &Request,
+    kind: Option<BodyKind<'_>>,
+    body: &Bytes,
+) -> Result<Asked, Fault> {
     let from = upstream::From {
         address: context.address,
         is_https: context.is_https,
         request_id: &context.request_id,
         is_traced: context.parent.is_some(),
     };
-    let ask = upstream::Ask::new(upstream, path, &request.head, body.clone(), &from)?;
+    let body = upstream::Sent { kind, body: body.clone(), bytes_max: request.route.body_bytes };
+    let ask = upstream::Ask::new(upstream, &request.route.path, &request.head, body, &from)?;
     Ok(Asked::Upstream(Box::new((Arc::clone(upstream), ask))))
 }
 

@@ -28,7 +28,7 @@ use crate::pure::log_line::{Level, LogFormat};
 use crate::pure::plan::{Plan, Rate};
 use crate::pure::webhook::{Endpoint, SigningSecret};
 
-pub use self::upstream::{AnswerFormats, UpstreamApi};
+pub use self::upstream::{AnswerFormats, RequestBodies, UpstreamApi};
 
 /// The default configuration with a comment for every key; as a file it changes nothing.
 pub const DEFAULT_YAML: &str = include_str!("default.yaml");

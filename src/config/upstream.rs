@@ -39,7 +39,9 @@ pub struct UpstreamApi {
     pub set_headers: Vec<(HeaderName, Hidden<String>)>,
     /// Headers of the caller's that are passed on.
     pub pass_headers: Vec<HeaderName>,
-    /// The largest request body, bytes. Default as in [`super::Limits`].
+    /// Which request bodies it takes, and what becomes of them.
+    pub bodies: RequestBodies,
+    /// The largest request body, bytes, as it came and as it is sent on. Default as in [`super::Limits`].
     pub body_bytes: Option<usize>,
     /// The largest answer, decoded, bytes. Default 64 MiB.
     pub answer_bytes: u64,
@@ -61,6 +63,15 @@ pub struct UpstreamApi {
     pub cache_bytes: usize,
     /// What it says of its requests, in an OpenAPI document. Default nothing: all are sent on.
     pub contract: Option<Arc<Contract>>,
+}
+
+/// Which request bodies an API takes, and what becomes of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestBodies {
+    /// JSON, which is passed on as it is (the default).
+    Untouched,
+    /// JSON, and forms, XML and YAML, which become JSON.
+    Json,
 }
 
 /// What becomes of an answer that is not JSON.
@@ -87,6 +98,7 @@ impl UpstreamApi {
             error_message: None,
             set_headers: Vec::new(),
             pass_headers: vec![CONTENT_TYPE, ACCEPT_LANGUAGE, USER_AGENT],
+            bodies: RequestBodies::Untouched,
             body_bytes: None,
             answer_bytes: 64 << 20,
             formats: AnswerFormats::Negotiated,

@@ -7,7 +7,7 @@ use ahash::HashMap;
 use http::Method;
 
 use super::upstream::{Upstream, UpstreamError};
-use crate::config::{Access, AnswerFormats, Api, Apis, Config, UpstreamApi};
+use crate::config::{Access, AnswerFormats, Api, Apis, Config, RequestBodies, UpstreamApi};
 use crate::pure::contract::Found;
 use crate::pure::description::{Described, Description};
 use crate::pure::envelope::Dialect;
@@ -215,7 +215,10 @@ impl Catalog {
                 dialect: Dialect::Enveloped,
                 access: *access,
                 cost: *cost,
-                bodies: Bodies::Json,
+                bodies: match api.bodies {
+                    RequestBodies::Untouched => Bodies::Json,
+                    RequestBodies::Json => Bodies::Rewritten,
+                },
                 body_bytes: body_bytes.unwrap_or(config.limits.body_bytes),
                 limiter: rate.map(limiter),
             };
@@ -312,6 +315,8 @@ pub enum Bodies {
     None,
     /// JSON, which an upstream is sent as it came.
     Json,
+    /// JSON, and form, XML and YAML, which an upstream is sent as JSON.
+    Rewritten,
     /// JSON and form, as the seed `key2otp`.
     JsonAndForm,
     /// JSON, form, multipart, XML and YAML.
@@ -324,6 +329,9 @@ impl Bodies {
         match self {
             Bodies::None => "",
             Bodies::Json => "application/json",
+            Bodies::Rewritten => {
+                "application/json, application/x-www-form-urlencoded, application/xml, application/yaml"
+            }
             Bodies::JsonAndForm => "application/json, application/x-www-form-urlencoded",
             Bodies::Any => {
                 "application/json, application/x-www-form-urlencoded, multipart/form-data, application/xml, application/yaml"
@@ -336,6 +344,7 @@ impl Bodies {
         match self {
             Bodies::None => false,
             Bodies::Json => matches!(kind, BodyKind::Json),
+            Bodies::Rewritten => !matches!(kind, BodyKind::Multipart { .. }),
             Bodies::JsonAndForm => matches!(kind, BodyKind::Json | BodyKind::Form),
             Bodies::Any => true,
         }

@@ -15,7 +15,7 @@ use super::{
     rate_or_none,
 };
 use crate::config::reader::{Block, Node};
-use crate::config::{AnswerFormats, Api, Apis, Limits, UpstreamApi, text_of};
+use crate::config::{AnswerFormats, Api, Apis, Limits, RequestBodies, UpstreamApi, text_of};
 use crate::pure::contract::Contract;
 use crate::pure::hidden::Hidden;
 use crate::pure::pointer::Pointer;
@@ -70,6 +70,7 @@ fn api(name: String, node: Node<'_>, paths: &mut Vec<String>) -> Option<Upstream
     let error_message = block.take("error_message").given().map(pointer);
     let set_headers = block.take("set_headers").given().map(set_headers);
     let pass_headers = block.take("pass_headers").given().map(pass_headers);
+    let bodies = block.take("bodies").given().map(bodies);
     let body_bytes = number(&mut block, "body_bytes", 1, BODY_BYTES_MAX).map(|bytes| bytes.map(Some));
     let answer_bytes = number(&mut block, "answer_bytes", 1, ANSWER_BYTES_MAX);
     let formats = block.take("formats").given().map(formats);
@@ -93,6 +94,7 @@ fn api(name: String, node: Node<'_>, paths: &mut Vec<String>) -> Option<Upstream
         error_message: or(error_message, default.error_message)?,
         set_headers: or(set_headers, default.set_headers)?,
         pass_headers: or(pass_headers, default.pass_headers)?,
+        bodies: or(bodies, default.bodies)?,
         body_bytes: or(body_bytes, default.body_bytes)?,
         answer_bytes: or(answer_bytes, default.answer_bytes)?,
         formats: or(formats, default.formats)?,
@@ -253,6 +255,14 @@ const OURS: [HeaderName; 20] = [
 /// What is about one encoding of an answer.
 const CONDITIONAL: [HeaderName; 7] =
     [ACCEPT_ENCODING, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE];
+
+fn bodies(node: Node<'_>) -> Option<RequestBodies> {
+    node.text("untouched or json", |word| match word {
+        "untouched" => Some(RequestBodies::Untouched),
+        "json" => Some(RequestBodies::Json),
+        _ => None,
+    })
+}
 
 fn formats(node: Node<'_>) -> Option<AnswerFormats> {
     node.text("negotiated or passthrough", |word| match word {

@@ -1,5 +1,7 @@
 //! The operator's own APIs.
 
+use std::fs;
+
 use http::header::{ACCEPT_LANGUAGE, AUTHORIZATION, CONTENT_TYPE, COOKIE, USER_AGENT};
 use http::{HeaderName, Method};
 
@@ -39,7 +41,12 @@ fn example() -> String {
 
 #[test]
 fn the_default_file_shows_every_key_with_its_default() {
-    let api = load(&example(), &[("QUOTES_TOKEN", "hunter2")]).unwrap().apis.upstreams[0].clone();
+    let directory = tempfile::tempdir().unwrap();
+    let contract = directory.path().join("quotes.yaml");
+    fs::write(&contract, "{openapi: 3.1.0, info: {title: quotes, version: '1'}, paths: {/today: {get: {}}}}").unwrap();
+    let example = example().replace("/etc/polygate/quotes.yaml", contract.to_str().unwrap());
+    let api = load(&example, &[("QUOTES_TOKEN", "hunter2")]).unwrap().apis.upstreams[0].clone();
+    assert!(api.contract.is_some());
     let shown = UpstreamApi {
         data: Some(Pointer::parse("/result").unwrap()),
         error_message: Some(Pointer::parse("/fault/text").unwrap()),
@@ -48,6 +55,7 @@ fn the_default_file_shows_every_key_with_its_default() {
         ca: Some("/etc/polygate/authorities.pem".into()),
         rate: Some(rate(120, 20)),
         health_check: Some("/health".into()),
+        contract: api.contract.clone(),
         ..UpstreamApi::plain("quotes", "/v1/quotes", api.targets.clone())
     };
     assert_eq!(*api, shown);
@@ -58,8 +66,8 @@ fn the_default_file_shows_every_key_with_its_default() {
 fn everything_can_be_set() {
     let yaml = "apis: { a: { upstream: ['http://a:1', 'https://[::1]:2/x'], enabled: false, path: /own/path, \
         methods: [DELETE, GET, POST], access: open, cost: 0, timeout_s: 29, connect_timeout_s: 1, data: '', \
-        set_headers: { x-a: 'a${A}b${B_2}', X-B: $1 }, pass_headers: [Cookie, authorization, x-own], body_bytes: 1, \
-        answer_bytes: 1, formats: passthrough, http2: true, requests_at_once: 1, requests_a_minute: 9, retries: 0 } }";
+        set_headers: { x-a: 'a${A}b${B_2}', X-B: $1 }, pass_headers: [Cookie, authorization, x-own], bodies: json, \
+        body_bytes: 1, answer_bytes: 1, formats: passthrough, http2: true, requests_at_once: 1, requests_a_minute: 9, retries: 0 } }";
     let api = load(yaml, &[("A", "-${B_2}-"), ("B_2", "")]).unwrap().apis.upstreams[0].clone();
     let wanted = UpstreamApi {
         api: Api { enabled: false, access: Access::Open, cost: 0 },
@@ -72,6 +80,7 @@ fn everything_can_be_set() {
             (HeaderName::from_static("x-b"), Hidden::new("$1".into())),
         ],
         pass_headers: vec![COOKIE, AUTHORIZATION, HeaderName::from_static("x-own")],
+        bodies: RequestBodies::Json,
         body_bytes: Some(1),
         answer_bytes: 1,
         formats: AnswerFormats::Passthrough,
@@ -169,8 +178,9 @@ fn mistakes_are_named() {
             ],
         ),
         (
-            "upstream: http://a, formats: any, health_check: health, ca: ''",
+            "upstream: http://a, bodies: xml, formats: any, health_check: health, ca: ''",
             &[
+                ".bodies: must be untouched or json",
                 ".formats: must be negotiated or passthrough",
                 ".ca: must be the path of a PEM file",
                 ".health_check: must be a path like /health",

@@ -19,7 +19,7 @@ use crate::pure::format::Style;
 use crate::pure::input::BodyKind;
 use crate::pure::transcode::{PIECE_BYTES, Transcoder};
 use crate::service::catalog::{Catalog, Route};
-use crate::service::upstream::{Ask, Content, From, Tried, Upstream};
+use crate::service::upstream::{Ask, Content, From, Sent, Tried, Upstream};
 use crate::state::clock::Clock;
 use crate::state::metrics::Metrics;
 
@@ -114,22 +114,23 @@ impl Steps {
             return Err(fault);
         }
         let accepted = accept::choose(std::iter::once(options.accept.as_bytes())).ok_or(Fault::NotAcceptable)?;
-        if !body.is_empty() {
-            let kind = BodyKind::from_content_type(options.content_type.as_bytes());
-            kind.filter(|kind| route.bodies.include(*kind))
-                .ok_or(Fault::UnsupportedBody(route.bodies.media_types()))?;
-        }
-        let body = Bytes::from(body);
-        if settings.contract.is_some() {
-            let below = head.uri.path().strip_prefix(&*route.path).unwrap_or_default();
-            upstream.check(below, &head, &body)?;
-            self.step("contract", "the request is as the API describes it");
-        }
+        let kind = match &*body {
+            "" => None,
+            _ => {
+                let kind = BodyKind::from_content_type(options.content_type.as_bytes());
+                let kind = kind.filter(|kind| route.bodies.include(*kind));
+                Some(kind.ok_or(Fault::UnsupportedBody(route.bodies.media_types()))?)
+            }
+        };
 
         let id = HeaderValue::try_from(Uuid::new_v4().to_string()).map_err(|_| Fault::Internal)?;
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let from = From { address, is_https: false, request_id: &id, is_traced: false };
-        let ask = Ask::new(upstream, &route.path, &head, body, &from)?;
+        let sent = Sent { kind, body: body.into(), bytes_max: route.body_bytes };
+        let ask = Ask::new(upstream, &route.path, &head, sent, &from)?;
+        if settings.contract.is_some() {
+            self.step("contract", "the request is as the API describes it");
+        }
         let trial = upstream.trial(&ask)?;
         let sent = trial.request();
         self.step("request", &format!("{} {}", sent.method(), sent.uri()));

@@ -230,6 +230,30 @@ fn push_key(key: &str, names: &mut String) {
     }
 }
 
+/// The key that an XML name was made of. Names of others stay as they are where nothing in them looks like an escape.
+pub fn key_of(name: &str) -> String {
+    if name == "_x_" {
+        return String::new();
+    }
+    let mut key = String::with_capacity(name.len());
+    let mut rest = name;
+    while let Some(at) = rest.find("_x") {
+        key.push_str(&rest[..at]);
+        let escape = &rest[at + 2..];
+        let escaped = escape.split_once('_').and_then(|(code, after)| Some((character_of(code)?, after)));
+        let (character, after) = escaped.unwrap_or(('_', &rest[at + 1..]));
+        key.push(character);
+        rest = after;
+    }
+    key + rest
+}
+
+/// The character of an escape's four to six hexadecimal digits.
+fn character_of(code: &str) -> Option<char> {
+    let is_code = (4..=6).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_hexdigit());
+    char::from_u32(u32::from_str_radix(code, 16).ok().filter(|_| is_code)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{Format, Style, transcode};
@@ -323,6 +347,10 @@ mod tests {
             let mut names = String::new();
             push_key(key, &mut names);
             assert_eq!(names, name, "{key:?}");
+            assert_eq!(key_of(name), key);
+        }
+        for name in ["a_x", "a_xyz_", "_x41_", "_xD800_", "_x110000_", "_x0041", "_x+041_", "_x_x_"] {
+            assert_eq!(key_of(name), name, "no escape of ours");
         }
     }
 }

@@ -27,7 +27,8 @@ pub(super) fn read<'a>(
     Ok(())
 }
 
-fn decode(text: &str) -> Option<Value<'_>> {
+/// The text that is written so; `None` when it is not percent-encoded UTF-8.
+pub(super) fn decode(text: &str) -> Option<Value<'_>> {
     if !text.bytes().any(|byte| matches!(byte, b'%' | b'+')) {
         return Some(Value::Borrowed(text));
     }

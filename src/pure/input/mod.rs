@@ -9,6 +9,7 @@ mod json;
 mod kind;
 mod members;
 mod multipart;
+pub mod rewrite;
 mod xml;
 mod yaml;
 
@@ -70,8 +71,7 @@ impl<'a> Input<'a> {
         if let BodyKind::Multipart { boundary } = kind {
             return multipart::read(self, boundary, body);
         }
-        let text = std::str::from_utf8(body)
-            .map_err(|error| invalid_body(format!("not valid UTF-8 at byte {}", error.valid_up_to())))?;
+        let text = text_of(body)?;
         match kind {
             BodyKind::Json => json::read(self, text),
             BodyKind::Xml => xml::read(self, text),
@@ -206,6 +206,10 @@ fn whole_value(written: &str) -> Option<u64> {
         places -= 1;
     }
     Some(number)
+}
+
+fn text_of(body: &[u8]) -> Result<&str, Fault> {
+    std::str::from_utf8(body).map_err(|error| invalid_body(format!("not valid UTF-8 at byte {}", error.valid_up_to())))
 }
 
 fn invalid_body(reason: impl Into<std::borrow::Cow<'static, str>>) -> Fault {

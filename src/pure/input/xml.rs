@@ -14,13 +14,40 @@ const DEPTH_MAX: usize = 4;
 /// Reads the root's children. Values are text; `xsi:nil="true"` is null; a child with children of its own is of the
 /// wrong type. A document type declaration is refused, and with it every entity beyond the five of XML itself.
 pub(super) fn read<'a>(input: &mut Input<'a>, text: &'a str) -> Result<(), Fault> {
+    walk(text, DEPTH_MAX, &mut Parameters { input, depth: 0, parameter: None, length_max: text.len() })
+}
+
+/// What is told of the elements of a document, in its order.
+pub(super) trait Elements<'a> {
+    /// An element begins.
+    fn open(&mut self, name: &str, empty: Empty) -> Result<(), Fault>;
+    /// A piece of the text of the innermost element.
+    fn text(&mut self, piece: Cow<'a, str>);
+    /// The innermost element ends.
+    fn close(&mut self) -> Result<(), Fault>;
+}
+
+/// What an element is that has nothing in it, as its attributes say.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Empty {
+    /// They say nothing: it is an empty text.
+    Text,
+    /// `xsi:nil="true"`.
+    Null,
+    /// `type="object"`, as in our own answers.
+    Object,
+    /// `type="array"`, as in our own answers.
+    Array,
+}
+
+/// Tells `elements` of a document whose elements nest at most `depth_max` deep, the root included.
+pub(super) fn walk<'a>(text: &'a str, depth_max: usize, elements: &mut impl Elements<'a>) -> Result<(), Fault> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if let Some(at) = text.find(is_forbidden) {
         return Err(malformed(at as u64));
     }
     let mut reader = Reader::from_str(text);
     reader.config_mut().expand_empty_elements = true;
-    let mut parameter: Option<Parameter<'a>> = None;
     let mut depth = 0;
     let mut has_root = false;
     loop {
@@ -29,38 +56,28 @@ pub(super) fn read<'a>(input: &mut Input<'a>, text: &'a str) -> Result<(), Fault
         match event {
             Event::Start(tag) => {
                 depth += 1;
-                if depth > DEPTH_MAX {
-                    return Err(invalid_body(format!("XML deeper than {DEPTH_MAX} elements")));
+                if depth > depth_max {
+                    return Err(invalid_body(format!("XML deeper than {depth_max} elements")));
                 }
-                if !is_name(tag.name().as_ref()) {
+                if depth == 1 && has_root || !is_name(tag.name().as_ref()) {
                     return Err(malformed(at));
                 }
-                let is_nil = is_nil(&tag).ok_or_else(|| malformed(at))?;
-                match depth {
-                    1 if has_root => return Err(malformed(at)),
-                    1 => has_root = true,
-                    2 => parameter = input.index(tag.name().as_ref()).map(|index| Parameter::new(index, is_nil)),
-                    _ => parameter.iter_mut().for_each(|parameter| parameter.value = Value::Other),
-                }
+                has_root = true;
+                elements.open(tag.name().as_ref(), empty(&tag).ok_or_else(|| malformed(at))?)?;
             }
             Event::End(_) => {
                 depth -= 1;
-                if depth == 1
-                    && let Some(Parameter { index, value }) = parameter.take()
-                {
-                    input.put(index, value)?;
-                }
+                elements.close()?;
             }
             Event::Text(chunk) if depth == 0 => {
                 if !chunk.xml10_content().trim_ascii().is_empty() {
                     return Err(malformed(at));
                 }
             }
-            Event::Text(chunk) => add(&mut parameter, chunk.xml10_content(), text.len()),
-            Event::CData(chunk) => add(&mut parameter, chunk.xml10_content(), text.len()),
+            Event::Text(chunk) => elements.text(chunk.xml10_content()),
+            Event::CData(chunk) => elements.text(chunk.xml10_content()),
             Event::GeneralRef(entity) => {
-                let chunk = resolved(&entity).ok_or_else(|| invalid_body("XML with an unknown entity"))?;
-                add(&mut parameter, chunk, text.len());
+                elements.text(resolved(&entity).ok_or_else(|| invalid_body("XML with an unknown entity"))?);
             }
             Event::Decl(declaration) => {
                 let encoding = declaration.encoding().transpose().map_err(|_| malformed(at))?;
@@ -72,6 +89,43 @@ pub(super) fn read<'a>(input: &mut Input<'a>, text: &'a str) -> Result<(), Fault
             Event::Comment(_) | Event::PI(_) | Event::Empty(_) => {}
             Event::Eof if depth == 0 && has_root => return Ok(()),
             Event::Eof => return Err(malformed(at)),
+        }
+    }
+}
+
+/// The root's children as parameters.
+struct Parameters<'i, 'a> {
+    input: &'i mut Input<'a>,
+    depth: usize,
+    /// The known one that is open.
+    parameter: Option<Parameter<'a>>,
+    /// What all pieces of text together cannot exceed.
+    length_max: usize,
+}
+
+impl<'a> Elements<'a> for Parameters<'_, 'a> {
+    fn open(&mut self, name: &str, empty: Empty) -> Result<(), Fault> {
+        self.depth += 1;
+        match self.depth {
+            1 => {}
+            2 => {
+                let named = self.input.index(name);
+                self.parameter = named.map(|index| Parameter::new(index, empty == Empty::Null));
+            }
+            _ => self.parameter.iter_mut().for_each(|parameter| parameter.value = Value::Other),
+        }
+        Ok(())
+    }
+
+    fn text(&mut self, piece: Cow<'a, str>) {
+        add(&mut self.parameter, piece, self.length_max);
+    }
+
+    fn close(&mut self) -> Result<(), Fault> {
+        self.depth -= 1;
+        match self.parameter.take_if(|_| self.depth == 1) {
+            Some(Parameter { index, value }) => self.input.put(index, value),
+            None => Ok(()),
         }
     }
 }
@@ -105,16 +159,21 @@ fn add<'a>(parameter: &mut Option<Parameter<'a>>, piece: Cow<'a, str>, length_ma
     }
 }
 
-/// Whether the element says that it is null; `None` when its attributes cannot be read.
-fn is_nil(tag: &BytesStart<'_>) -> Option<bool> {
-    let mut is_nil = false;
+/// What the element is if there is nothing in it; `None` when its attributes cannot be read.
+fn empty(tag: &BytesStart<'_>) -> Option<Empty> {
+    let mut empty = Empty::Text;
     // Looking for duplicates compares every attribute with every other, and nothing depends on it here.
     for attribute in tag.attributes().with_checks(false) {
         let attribute = attribute.ok()?;
         let is_called_nil = attribute.key.prefix().is_some() && attribute.key.local_name().as_ref() == "nil";
-        is_nil |= is_called_nil && matches!(&*attribute.value, "true" | "1");
+        match &*attribute.value {
+            "true" | "1" if is_called_nil => empty = Empty::Null,
+            "object" if attribute.key.as_ref() == "type" && empty == Empty::Text => empty = Empty::Object,
+            "array" if attribute.key.as_ref() == "type" && empty == Empty::Text => empty = Empty::Array,
+            _ => {}
+        }
     }
-    Some(is_nil)
+    Some(empty)
 }
 
 /// The text of a character reference or of one of the five entities that XML itself defines.

@@ -7,7 +7,7 @@ use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::granit_parser::ErrorKind;
 use serde_saphyr::localizer::ExternalMessageSource;
 use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy, NonFiniteFloatPolicy};
-use serde_saphyr::{Error, Options, Spanned};
+use serde_saphyr::{Error, Location, Options, Spanned};
 use zeroize::Zeroizing;
 
 use super::members::Members;
@@ -19,7 +19,7 @@ const DEPTH_MAX: usize = 16;
 /// The reason when it nests deeper, whoever notices: the scanner runs ahead of the count.
 const TOO_DEEP: &str = "YAML nested too deep";
 
-/// How many nodes a document may have, names included.
+/// How many nodes a document of parameters may have, names included.
 const NODES_MAX: usize = 512;
 
 /// Reads the members of the mapping at the top of the only document. Anchors, aliases, merge keys and tags beyond those
@@ -29,18 +29,21 @@ const NODES_MAX: usize = 512;
 /// stays text, so that `0755` keeps the digits that were written. Other numbers are kept as they were written too.
 pub(super) fn read<'a>(input: &mut Input<'a>, text: &'a str) -> Result<(), Fault> {
     let mut fault = None;
-    let result = serde_saphyr::with_deserializer_from_str_with_options(text, options(), |reader| {
+    // Members that come twice are seen to where it is known which of them matter.
+    let options = options(NODES_MAX, DuplicateKeyPolicy::PassThrough);
+    let result = serde_saphyr::with_deserializer_from_str_with_options(text, options, |reader| {
         Members { input, fault: &mut fault, value: Node(text) }.deserialize(reader)
     });
-    result.map_err(|error| {
-        fault.unwrap_or_else(|| {
-            let reason = reason(&error);
-            match error.location() {
-                Some(at) => invalid_body(format!("{reason} at line {} column {}", at.line(), at.column())),
-                None => invalid_body(reason),
-            }
-        })
-    })
+    result.map_err(|error| fault.unwrap_or_else(|| refused(&error)))
+}
+
+/// What is told of an error, which itself may hold parts of the body.
+pub(super) fn refused(error: &Error) -> Fault {
+    let reason = reason(error);
+    match error.location() {
+        Some(at) => invalid_body(format!("{reason} at line {} column {}", at.line(), at.column())),
+        None => invalid_body(reason),
+    }
 }
 
 fn reason(error: &Error) -> &'static str {
@@ -61,6 +64,7 @@ fn reason(error: &Error) -> &'static str {
         | Error::InvalidBooleanStrict { .. }
         | Error::InvalidBinaryBase64 { .. }
         | Error::BinaryNotUtf8 { .. } => "YAML with a tag that is not accepted",
+        Error::DuplicateMappingKey { .. } => "YAML with a name that comes twice",
         Error::MergeKeyNotAllowed { .. } => "YAML with merge keys",
         Error::Eof { .. } => "an empty YAML document",
         Error::SerdeInvalidType { .. } => "not a YAML mapping",
@@ -77,14 +81,16 @@ impl<'a> DeserializeSeed<'a> for Node<'a> {
 
     fn deserialize<D: Deserializer<'a>>(self, reader: D) -> Result<Value<'a>, D::Error> {
         let Spanned { value: Scalar(value), defined, .. } = Spanned::deserialize(reader)?;
-        Ok(value.unwrap_or_else(|| {
-            let start = defined.span().byte_offset().unwrap_or_default() as usize;
-            let end = start + defined.span().byte_len().unwrap_or_default() as usize;
-            let written = self.0.get(start..end);
-            // A number may have quotes around it when a tag says that it is one.
-            written.map_or(Value::Other, |written| Value::Number(written.trim_matches(['"', '\''])))
-        }))
+        Ok(value.unwrap_or_else(|| written(self.0, &defined).map_or(Value::Other, Value::Number)))
     }
+}
+
+/// The number that stands somewhere in a text, as it is written there.
+pub(super) fn written<'a>(text: &'a str, place: &Location) -> Option<&'a str> {
+    let start = place.span().byte_offset()? as usize;
+    let end = start + place.span().byte_len()? as usize;
+    // It may have quotes around it when a tag says that it is one.
+    Some(text.get(start..end)?.trim_matches(['"', '\'']))
 }
 
 /// Any value but a number, which is `None`: the reader makes a double of it, and only its place tells what was written.
@@ -147,7 +153,8 @@ impl<'de> Visitor<'de> for ScalarVisitor {
     }
 }
 
-fn options() -> Options {
+/// How documents of at most so many nodes are read, names included.
+pub(super) fn options(nodes_max: usize, duplicate_keys: DuplicateKeyPolicy) -> Options {
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_aliases: 0,
@@ -156,9 +163,9 @@ fn options() -> Options {
             max_documents: 1,
             max_depth: DEPTH_MAX,
             flow_nesting_limit: DEPTH_MAX,
-            max_nodes: NODES_MAX,
+            max_nodes: nodes_max,
         },
-        duplicate_keys: DuplicateKeyPolicy::PassThrough,
+        duplicate_keys: duplicate_keys,
         merge_keys: MergeKeyPolicy::Error,
         strict_booleans: true,
         leading_zero_numbers_as_strings: true,

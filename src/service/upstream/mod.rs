@@ -24,7 +24,7 @@ use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
 
 pub use self::answer::{Answer, Body, Content, Source};
-pub use self::request::{Ask, From};
+pub use self::request::{Ask, From, Sent};
 pub use self::trial::{Trial, Tried};
 
 use self::client::{Clients, Failure};
@@ -114,11 +114,11 @@ impl Upstream {
         allowed(own.filter(|method| methods.contains(method)))
     }
 
-    /// Whether the API says that there are such requests.
+    /// Whether the API says that there are such requests below its path.
     ///
     /// # Errors
     /// [`Fault::NotAsDescribed`], with the first thing that is not as it says.
-    pub fn check(&self, path: &str, head: &Parts, body: &Bytes) -> Result<(), Fault> {
+    fn check(&self, path: &str, head: &Parts, body: &Bytes) -> Result<(), Fault> {
         let Some(contract) = &self.settings.contract else { return Ok(()) };
         let Found::Operation(operation, texts) = contract.find(head.method.as_str(), path) else {
             return Err(Fault::UnknownApi);

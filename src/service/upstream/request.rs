@@ -1,5 +1,6 @@
 //! The request that a target is sent: what of the caller's is passed on, and what is said of the caller.
 
+use std::borrow::Cow;
 use std::iter;
 use std::net::IpAddr;
 
@@ -16,6 +17,7 @@ use crate::config::AnswerFormats;
 use crate::pure::accept;
 use crate::pure::fault::Fault;
 use crate::pure::freshness::Asked;
+use crate::pure::input::{BodyKind, rewrite};
 use crate::pure::key::KeyHash;
 use crate::pure::upstream::target::{Base, Rest};
 use crate::state::cache::CacheKey;
@@ -55,14 +57,41 @@ pub struct From<'a> {
     pub is_traced: bool,
 }
 
+/// A body as the caller sent it.
+#[derive(Debug)]
+pub struct Sent<'a> {
+    /// How it is written; `None` where there is none.
+    pub kind: Option<BodyKind<'a>>,
+    /// Its bytes.
+    pub body: Bytes,
+    /// The most bytes that it may become.
+    pub bytes_max: usize,
+}
+
+impl Sent<'_> {
+    /// The body as JSON, and whether it was something else.
+    fn as_json(self) -> Result<(Bytes, bool), Fault> {
+        match self.kind.map(|kind| rewrite::json_of(kind, &self.body)).transpose()? {
+            Some(Cow::Owned(json)) if json.len() > self.bytes_max => {
+                Err(Fault::BodyTooLarge { limit_bytes: self.bytes_max })
+            }
+            Some(Cow::Owned(json)) => Ok((json.into(), true)),
+            _ => Ok((self.body, false)),
+        }
+    }
+}
+
 impl Ask {
     /// A request of `head` and `body` to the API that lives at `path`.
     ///
     /// # Errors
-    /// [`Fault::InvalidPath`] where servers could disagree on what is asked for.
-    pub fn new(upstream: &Upstream, path: &str, head: &Parts, body: Bytes, from: &From<'_>) -> Result<Ask, Fault> {
-        let rest = head.uri.path().strip_prefix(path).ok_or(Fault::InvalidPath)?;
-        let rest = Rest::parse(rest, head.uri.query())?;
+    /// [`Fault::InvalidBody`] and [`Fault::BodyTooLarge`] of a body that is to become JSON, [`Fault::NotAsDescribed`] where
+    /// the API says what is right, and [`Fault::InvalidPath`] where servers could disagree on what is asked for.
+    pub fn new(upstream: &Upstream, path: &str, head: &Parts, body: Sent<'_>, from: &From<'_>) -> Result<Ask, Fault> {
+        let below = head.uri.path().strip_prefix(path).ok_or(Fault::InvalidPath)?;
+        let (body, is_rewritten) = body.as_json()?;
+        upstream.check(below, head, &body)?;
+        let rest = Rest::parse(below, head.uri.query())?;
         let mut headers = HeaderMap::new();
         for name in &upstream.settings().pass_headers {
             // Of a body that is not passed on, there is nothing to be said.
@@ -85,6 +114,9 @@ impl Ask {
         };
         headers.insert(ACCEPT, accept);
         from.tell(&head.headers, &mut headers);
+        if is_rewritten {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
         for (name, value) in &upstream.set_headers {
             headers.insert(name, value.clone());
         }

@@ -1,6 +1,7 @@
 //! APIs that an upstream answers, over real sockets.
 
 mod behaviours;
+mod bodies;
 mod calls;
 mod others;
 mod promises;
