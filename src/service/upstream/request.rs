@@ -70,7 +70,7 @@ pub struct Sent<'a> {
 
 impl Sent<'_> {
     /// The body as JSON, and whether it was something else.
-    fn as_json(self) -> Result<(Bytes, bool), Fault> {
+    fn into_json(self) -> Result<(Bytes, bool), Fault> {
         match self.kind.map(|kind| rewrite::json_of(kind, &self.body)).transpose()? {
             Some(Cow::Owned(json)) if json.len() > self.bytes_max => {
                 Err(Fault::BodyTooLarge { limit_bytes: self.bytes_max })
@@ -89,7 +89,7 @@ impl Ask {
     /// the API says what is right, and [`Fault::InvalidPath`] where servers could disagree on what is asked for.
     pub fn new(upstream: &Upstream, path: &str, head: &Parts, body: Sent<'_>, from: &From<'_>) -> Result<Ask, Fault> {
         let below = head.uri.path().strip_prefix(path).ok_or(Fault::InvalidPath)?;
-        let (body, is_rewritten) = body.as_json()?;
+        let (body, is_rewritten) = body.into_json()?;
         upstream.check(below, head, &body)?;
         let rest = Rest::parse(below, head.uri.query())?;
         let mut headers = HeaderMap::new();
