@@ -13,6 +13,7 @@ use std::process::{self, Command, Stdio};
 use listenfd::ListenFd;
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 
+use crate::config::{self, ConfigErrors};
 use crate::edge::http::listeners::{Inherited, ListenError, Listeners};
 
 use super::{Failure, Options};
@@ -20,6 +21,9 @@ use super::{Failure, Options};
 /// Why the program that is there now does not take over.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HandOverError {
+    // A line of the log is one line.
+    #[error("the configuration has mistakes: {}", .0.mistakes().join("; "))]
+    Config(ConfigErrors),
     #[error("{program} cannot be run: {cause}")]
     Unusable { program: String, cause: io::Error },
     #[error("{program} does not take the configuration: {said}")]
@@ -51,6 +55,10 @@ pub(super) fn inherited() -> Result<(Inherited, bool), ListenError> {
 ///
 /// Blocks until that program has answered.
 pub(super) fn prepare(options: &Options, held: &[TcpListener]) -> Result<Vec<TcpListener>, Failure> {
+    if let Some(file) = options.file() {
+        // The other program would take what is left of a pipe for all that there is.
+        config::can_be_read_again(&file).map_err(HandOverError::Config)?;
+    }
     let (program, _) = typed(options);
     let name = program.to_string_lossy().into_owned();
     let mut command = Command::new(program);
@@ -65,7 +73,10 @@ pub(super) fn prepare(options: &Options, held: &[TcpListener]) -> Result<Vec<Tcp
         Ok(output) => {
             // A line of the log is one line.
             let said: Vec<_> = output.stderr.lines().map_while(Result::ok).map(|line| line.trim().to_owned()).collect();
-            let said = said.join(" ").chars().take(SAID_MAX).collect();
+            let mut said: String = said.join(" ").chars().take(SAID_MAX).collect();
+            if said.is_empty() {
+                said = output.status.to_string();
+            }
             return Err(HandOverError::Refused { program: name, said }.into());
         }
         Err(cause) => return Err(HandOverError::Unusable { program: name, cause }.into()),
@@ -73,7 +84,7 @@ pub(super) fn prepare(options: &Options, held: &[TcpListener]) -> Result<Vec<Tcp
     let held: Vec<_> =
         held.iter().map(TcpListener::try_clone).collect::<Result<_, _>>().map_err(HandOverError::from)?;
     // A newer program may know keys that this one does not.
-    let Ok(config) = options.load() else { return Ok(held) };
+    let Ok(config) = options.reload() else { return Ok(held) };
     let mut inherited = Inherited::new(held).map_err(HandOverError::from)?;
     let listeners = Listeners::bind(&config, &mut inherited)?;
     Ok(listeners.sockets.into_iter().chain(listeners.private).collect())

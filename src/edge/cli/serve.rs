@@ -42,9 +42,9 @@ fn serve_here(options: &Options, signals: &mut Signals) -> Result<Option<(Vec<Tc
     let asked = Arc::new(Notify::new());
     let source = {
         let options = options.clone();
-        Source::new(options.file(), move || options.load(), asked.clone())
+        Source::new(options.file(), move || options.reload(), asked.clone())
     };
-    let config = source.load()?;
+    let config = options.load()?;
     let (mut inherited, handed_on) = handover::inherited()?;
     let listeners = Listeners::bind(&config, &mut inherited)?;
     // Whoever hands sockets on may have been told of another configuration; systemd would let clients wait for ever.
