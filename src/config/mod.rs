@@ -11,15 +11,17 @@ mod tree;
 mod upstream;
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use lettre::message::Mailbox;
+use rustix::fs::OFlags;
 
 use self::reader::{Log, Node};
 use self::tree::{FILE_BYTES_MAX, Tree};
@@ -78,19 +80,23 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the file, when there is one, and the variables of `env` that begin with `POLYGATE_`.
+    /// Reads the file, when there is one, of whatever kind, and the variables of `env` that begin with `POLYGATE_`.
     ///
     /// `POLYGATE_CONFIG` is passed over: the command line reads it, to find the file.
     ///
     /// # Errors
     /// Every mistake there is; of a file that cannot be read or is no YAML, that alone.
     pub fn load(file: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Config, ConfigErrors> {
-        let over = match file {
-            Some(file) => {
-                read(file).map_err(|reason| ConfigErrors { mistakes: vec![format!("{}: {reason}", file.display())] })?
-            }
-            None => Tree::Null,
-        };
+        let over = file.map_or(Ok(Tree::Null), |file| named(file, first(file)))?;
+        Config::resolve(over, env).map_err(|mistakes| ConfigErrors { mistakes })
+    }
+
+    /// The same for a program that serves already, and has to do with a file that [`can_be_read_again`].
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn reload(file: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Config, ConfigErrors> {
+        let over = file.map_or(Ok(Tree::Null), |file| named(file, again(file)))?;
         Config::resolve(over, env).map_err(|mistakes| ConfigErrors { mistakes })
     }
 
@@ -157,32 +163,80 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// What is in the file, as far as it is not too long.
+/// Whether a program that serves can go by the file once more: it is a regular one, and there is something in it. Pipes
+/// have been read to their ends, and editors leave files empty for a moment.
 ///
 /// # Errors
-/// It is not there, or cannot be read.
-pub fn content(file: &Path) -> io::Result<Vec<u8>> {
-    beginning(file, FILE_BYTES_MAX)
+/// Why it cannot, or why it is no YAML.
+pub fn can_be_read_again(file: &Path) -> Result<(), ConfigErrors> {
+    named(file, again(file)).map(drop)
 }
 
-/// What is in a file, as far as it is not longer than `bytes_max`, and a byte more: the only place that touches files.
-fn beginning(file: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+/// What is in a configuration file, as far as it is not too long.
+///
+/// # Errors
+/// As [`regular`].
+pub fn content(file: &Path) -> io::Result<Vec<u8>> {
+    regular(file, FILE_BYTES_MAX)
+}
+
+/// What is in a regular file, as far as it is not longer than `bytes_max`, and a byte more. Waits for nobody: whatever
+/// else may stand under that name is not read.
+///
+/// # Errors
+/// It is not there, is another kind of file, or cannot be read.
+pub fn regular(file: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+    let is_regular = |metadata: Metadata| match metadata.is_file() {
+        true => Ok(()),
+        false => Err(io::Error::other("it is no regular file")),
+    };
+    // Who writes into a pipe would take it for read if it was as much as opened.
+    is_regular(fs::metadata(file)?)?;
+    // It may have become one since.
+    let opened = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(file)?;
+    is_regular(opened.metadata()?)?;
+    beginning(opened, bytes_max)
+}
+
+fn beginning(file: File, bytes_max: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(file)?.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+    file.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// The text in a file, or why there is none.
+/// The text in a regular file, or why there is none.
 fn text_of(file: &Path, bytes_max: usize) -> Result<String, String> {
-    let bytes = beginning(file, bytes_max).map_err(|error| format!("cannot be read: {error}"))?;
+    text(regular(file, bytes_max).map_err(|error| format!("cannot be read: {error}"))?, bytes_max)
+}
+
+fn text(bytes: Vec<u8>, bytes_max: usize) -> Result<String, String> {
     if bytes.len() > bytes_max {
         return Err(format!("is over {bytes_max} bytes"));
     }
     String::from_utf8(bytes).map_err(|error| format!("is not UTF-8: {}", error.utf8_error()))
 }
 
-fn read(file: &Path) -> Result<Tree, String> {
-    Tree::parse(&text_of(file, FILE_BYTES_MAX)?).map_err(|error| format!("is not readable YAML: {error}"))
+/// What is in a configuration file that is read for the first time: it may be a pipe, and then that is the only time.
+fn first(file: &Path) -> Result<Tree, String> {
+    let bytes = File::open(file).and_then(|file| beginning(file, FILE_BYTES_MAX));
+    tree(text(bytes.map_err(|error| format!("cannot be read: {error}"))?, FILE_BYTES_MAX)?)
+}
+
+/// What is in it now.
+fn again(file: &Path) -> Result<Tree, String> {
+    let bytes = content(file).map_err(|error| format!("cannot be read again: {error}"))?;
+    match tree(text(bytes, FILE_BYTES_MAX)?)? {
+        Tree::Null => Err("is empty".to_owned()),
+        tree => Ok(tree),
+    }
+}
+
+fn tree(text: String) -> Result<Tree, String> {
+    Tree::parse(&text).map_err(|error| format!("is not readable YAML: {error}"))
+}
+
+fn named(file: &Path, tree: Result<Tree, String>) -> Result<Tree, ConfigErrors> {
+    tree.map_err(|reason| ConfigErrors { mistakes: vec![format!("{}: {reason}", file.display())] })
 }
 
 /// The files that TLS needs.

@@ -398,15 +398,26 @@ impl Options {
     }
 
     /// The configuration: file, environment, and these over both.
-    #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
     fn load(&self) -> Result<Config, ConfigErrors> {
-        // What is not Unicode becomes something no key or value looks like, and is reported as a mistake.
-        let text = |text: OsString| text.to_string_lossy().into_owned();
-        let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
-        let config = Config::load(self.file().as_deref(), environment)?;
-        let listen = if self.listen.is_empty() { config.listen } else { self.listen.clone() };
-        Ok(Config { listen, data: self.data.clone().unwrap_or(config.data), ..config })
+        Ok(self.over(Config::load(self.file().as_deref(), environment())?))
     }
+
+    /// The same for a program that serves already.
+    fn reload(&self) -> Result<Config, ConfigErrors> {
+        Ok(self.over(Config::reload(self.file().as_deref(), environment())?))
+    }
+
+    fn over(&self, config: Config) -> Config {
+        let listen = if self.listen.is_empty() { config.listen } else { self.listen.clone() };
+        Config { listen, data: self.data.clone().unwrap_or(config.data), ..config }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
+fn environment() -> impl Iterator<Item = (String, String)> {
+    // What is not Unicode becomes something no key or value looks like, and is reported as a mistake.
+    let text = |text: OsString| text.to_string_lossy().into_owned();
+    std::env::vars_os().map(move |(name, value)| (text(name), text(value)))
 }
 
 /// Where commands tell of trouble: standard error.

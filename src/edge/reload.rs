@@ -27,33 +27,25 @@ use crate::state::store::Store;
 /// Where the configuration comes from.
 pub struct Source {
     file: Option<PathBuf>,
-    load: Box<dyn Fn() -> Result<Config, ConfigErrors> + Send>,
+    reload: Box<dyn Fn() -> Result<Config, ConfigErrors> + Send>,
     asked: Arc<Notify>,
-    /// What has been in the file; nothing where it cannot be read.
+    /// What has been in the file; nothing where it cannot be read, or only once.
     content: Steady<Option<Digest>>,
 }
 
 type Digest = [u8; 32];
 
 impl Source {
-    /// A source that is read by `load`, and is read again when `file` has changed or when it is `asked`.
+    /// A source that `reload` reads when `file` has changed or when it is `asked`. What is no regular file is never looked at.
     ///
     /// To be made before the configuration is loaded that is served with at first: what changes after that counts.
     pub fn new(
         file: Option<PathBuf>,
-        load: impl Fn() -> Result<Config, ConfigErrors> + Send + 'static,
+        reload: impl Fn() -> Result<Config, ConfigErrors> + Send + 'static,
         asked: Arc<Notify>,
     ) -> Source {
         let content = Steady::new(look(&file));
-        Source { file, load: Box::new(load), asked, content }
-    }
-
-    /// Reads the configuration.
-    ///
-    /// # Errors
-    /// Every mistake in it.
-    pub fn load(&self) -> Result<Config, ConfigErrors> {
-        (self.load)()
+        Source { file, reload: Box::new(reload), asked, content }
     }
 }
 
@@ -121,7 +113,7 @@ impl Reloader {
 
     /// Reads the configuration again, and tells the operator what came of it.
     fn follow(&mut self, source: &Source) {
-        let reloaded = match source.load() {
+        let reloaded = match (source.reload)() {
             Ok(config) => self.reload(config).map_err(|error| error.to_string()),
             // A line of the log is one line.
             Err(errors) => Err(format!("the configuration has mistakes: {}", errors.mistakes().join("; "))),

@@ -43,9 +43,11 @@ class Server:
         """Waits until it has ended, and returns its exit code or the signal's number below zero."""
         return self._process.wait(END_TIMEOUT_S)
 
-    def errors(self):
-        """What it has said is wrong on standard error, by line; calls that it could not answer are left out."""
-        return [text for line in self._errors.read_text().splitlines() if (text := told(line)) is not None]
+    def errors(self, besides=()):
+        """What it has said is wrong on standard error, by line; calls that it could not answer are left out, and so is what
+        the libraries of these names have said."""
+        lines = self._errors.read_text().splitlines()
+        return [text for line in lines if (text := told(line, besides)) is not None]
 
 
 class Desk:
@@ -78,12 +80,14 @@ class Desk:
         return output
 
 
-def told(line):
-    """The message of a line of the log, or the line where it is none; nothing where it is a call's."""
+def told(line, besides=()):
+    """The message of a line of the log, or the line where it is none; nothing where it is a call's, or of a library that is
+    left out."""
     try:
-        return json.loads(line).get("message")
+        entry = json.loads(line)
     except ValueError:
         return line
+    return None if entry.get("target", "").split("::")[0] in besides else entry.get("message")
 
 
 def options(directory):

@@ -66,6 +66,32 @@ fn an_address_that_is_taken_away_is_no_more_listened_to_and_a_new_one_is() {
 }
 
 #[test]
+fn public_and_private_sockets_do_not_change_places() {
+    let desk = Desk::new();
+    let key = desk.create("");
+    desk.write("listen: [127.0.0.1:0, 127.0.0.1:0]\nprivate_listen: 127.0.0.1:0");
+    let mut server = Server::spawn(desk.command("serve --config polygate.yaml"));
+    let first = server.url.strip_prefix("http://").unwrap().to_owned();
+    let second = server.printed("Polygate listens on ").unwrap();
+    let second = second.strip_prefix("Polygate listens on http://").unwrap().to_owned();
+    let private = server.printed("Metrics and health: ").unwrap();
+    // The second is free, and any would do as the private one.
+    desk.write(&format!("listen: {first}\nprivate_listen: 127.0.0.1:0"));
+    signal(&server, "USR2");
+    assert_eq!(server.printed("Metrics and health: ").unwrap(), private);
+    assert!(TcpStream::connect(&second).is_err());
+    // The private one is free, and any would do as a public one.
+    desk.write(&format!("listen: [{first}, 127.0.0.1:0]"));
+    signal(&server, "USR2");
+    assert_eq!(server.printed("Polygate listens on "), Some(format!("Polygate listens on {}", server.url)));
+    let new = server.printed("Polygate listens on ").unwrap();
+    let new = new.strip_prefix("Polygate listens on ").unwrap();
+    assert!(!private.contains(new), "{new} is the address in: {private}");
+    assert_eq!(server.call(&key), 200);
+    stop(server);
+}
+
+#[test]
 fn an_inherited_socket_is_served_and_outlives_the_server() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();

@@ -1,8 +1,9 @@
 //! Another configuration while serving goes on: what it changes at once, what it leaves alone, and what it may not be.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write, pipe};
 use std::net::TcpListener;
+use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use serde_json::Value;
 use crate::program::{Desk, Server};
 use crate::sockets::{Live, status_of};
 use crate::support::{App, Reports, Setup, load};
+use crate::tls::Certificate;
 
 const CALL: &str = "GET /v1/totpgenerator?secret=JBSWY3DPEHPK3PXP\nX-API-Key: $key\n";
 const SECRET: &str = "whsec_c2VjcmV0IG9mIDMyIGJ5dGVzLCBub3QgYSBzaG93bi4=";
@@ -277,7 +279,11 @@ struct Told {
 
 impl Told {
     fn start(desk: &Desk) -> Told {
-        let mut server = Server::start(desk, "--config polygate.yaml");
+        Told::spawn(desk.command("serve --listen 127.0.0.1:0 --config polygate.yaml"))
+    }
+
+    fn spawn(command: Command) -> Told {
+        let mut server = Server::spawn(command);
         let lines = BufReader::new(server.child.stderr.take().unwrap()).lines();
         Told { server, lines }
     }
@@ -332,4 +338,83 @@ fn a_file_is_read_on_hangup_and_when_it_has_changed_and_a_bad_one_is_refused_who
     assert!(told.server.child.wait().unwrap().success());
     let rest: Vec<_> = told.lines.map(Result::unwrap).filter(|line| !line.contains(r#""status":200"#)).collect();
     assert!(rest.is_empty(), "{rest:?}");
+}
+
+#[test]
+fn what_is_no_file_is_read_once() {
+    let desk = Desk::new();
+    let key = desk.create("");
+    let (reader, mut writer) = pipe().unwrap();
+    writer.write_all(b"logs: { format: json }\napis: { totpgenerator: { enabled: false } }").unwrap();
+    drop(writer);
+    let mut command = desk.command("serve --listen 127.0.0.1:0 --config /dev/stdin");
+    command.stdin(reader);
+    let mut told = Told::spawn(command);
+    assert_eq!(told.server.call(&key), 404);
+    let why = "/dev/stdin: cannot be read again: it is no regular file";
+    told.signal("HUP");
+    let wanted = format!("the configuration in use stays: the configuration has mistakes: {why}");
+    assert_eq!(told.next("the configuration in use stays"), wanted);
+    told.signal("USR2");
+    assert_eq!(told.next("polygate goes on"), format!("polygate goes on: the configuration has mistakes: {why}"));
+    assert_eq!(told.server.call(&key), 404);
+    told.signal("TERM");
+    assert!(told.server.child.wait().unwrap().success());
+}
+
+#[test]
+fn a_file_that_becomes_a_pipe_or_empty_changes_nothing_and_keeps_nobody_waiting() {
+    let desk = Desk::new();
+    let key = desk.create("");
+    let file = desk.directory.path().join("polygate.yaml");
+    desk.write("logs: { format: json }\napis: { totpgenerator: { enabled: false } }");
+    let mut told = Told::start(&desk);
+    desk.write("# Nothing yet.\n");
+    told.signal("HUP");
+    let wanted = "the configuration in use stays: the configuration has mistakes: polygate.yaml: is empty";
+    assert_eq!(told.next("the configuration in use stays"), wanted);
+    fs::remove_file(&file).unwrap();
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    let wanted = "the configuration in use stays: the configuration has mistakes: \
+                  polygate.yaml: cannot be read again: it is no regular file";
+    assert_eq!(told.next("the configuration in use stays"), wanted);
+    assert_eq!(told.server.call(&key), 404);
+    told.signal("TERM");
+    assert!(told.server.child.wait().unwrap().success());
+}
+
+#[test]
+fn a_renewed_certificate_is_told_of_and_one_that_is_a_pipe_keeps_nobody_waiting() {
+    let mut certificate = Certificate::new();
+    let desk = Desk::new();
+    desk.write(&format!("logs: {{ format: json }}\n{}", certificate.yaml()));
+    let mut told = Told::start(&desk);
+    certificate.renew();
+    assert_eq!(told.next("the certificate"), "the certificate has been renewed");
+    let file = certificate.file();
+    fs::remove_file(&file).unwrap();
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    let wanted = format!("the certificate in use stays: {} cannot be read: ", file.display());
+    assert_eq!(told.next("the certificate"), format!("{wanted}it is no regular file"));
+    told.signal("TERM");
+    assert!(told.server.child.wait().unwrap().success());
+}
+
+#[test]
+fn a_successor_that_fails_without_a_word_is_told_of() {
+    let desk = Desk::new();
+    desk.write("logs: { format: json }");
+    let program = desk.directory.path().join("polygate");
+    symlink(env!("CARGO_BIN_EXE_polygate"), &program).unwrap();
+    let typed = desk.command("serve --listen 127.0.0.1:0 --config polygate.yaml");
+    let mut command = Command::new(&program);
+    command.env_clear().current_dir(&desk.directory).args(typed.get_args());
+    let mut told = Told::spawn(command);
+    fs::remove_file(&program).unwrap();
+    symlink("/bin/false", &program).unwrap();
+    told.signal("USR2");
+    let wanted = format!("polygate goes on: {} does not take the configuration: exit status: 1", program.display());
+    assert_eq!(told.next("polygate goes on"), wanted);
+    told.signal("TERM");
+    assert!(told.server.child.wait().unwrap().success());
 }

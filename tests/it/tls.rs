@@ -33,7 +33,7 @@ impl Certificate {
     }
 
     /// Writes another certificate into the same files.
-    fn renew(&mut self) {
+    pub fn renew(&mut self) {
         self.der = write_pair(self.files.path());
     }
 

@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, BufRead};
+use std::iter;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
@@ -13,13 +14,20 @@ use std::process::{self, Command, Stdio};
 use listenfd::ListenFd;
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 
-use crate::edge::http::listeners::{Inherited, ListenError, Listeners};
+use crate::config::{self, ConfigErrors};
+use crate::edge::http::listeners::{Inherited, ListenError, Listeners, Side};
 
 use super::{Failure, Options};
+
+/// A socket, and whom it is for.
+pub(super) type Held = (Side, TcpListener);
 
 /// Why the program that is there now does not take over.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HandOverError {
+    // A line of the log is one line.
+    #[error("the configuration has mistakes: {}", .0.mistakes().join("; "))]
+    Config(ConfigErrors),
     #[error("{program} cannot be run: {cause}")]
     Unusable { program: String, cause: io::Error },
     #[error("{program} does not take the configuration: {said}")]
@@ -32,6 +40,10 @@ pub(super) enum HandOverError {
 /// first is 3.
 const FIRST: &str = "LISTEN_FDS_FIRST_FD";
 const FIRST_FD: RawFd = 3;
+/// Whom the descriptors are for, with colons in between. Names that systemd gives them count as public.
+const NAMES: &str = "LISTEN_FDNAMES";
+const PRIVATE: &str = "private";
+const PUBLIC: &str = "public";
 
 /// The sockets that this process was given, and whether they are from its like.
 ///
@@ -40,8 +52,14 @@ const FIRST_FD: RawFd = 3;
 #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
 pub(super) fn inherited() -> Result<(Inherited, bool), ListenError> {
     let mut given = ListenFd::from_env();
-    let numbers = 0..given.len();
-    let sockets = numbers.filter_map(|number| given.take_tcp_listener(number).transpose()).collect::<io::Result<_>>();
+    let names = std::env::var(NAMES).unwrap_or_default();
+    let sides = names.split(':').map(|name| if name == PRIVATE { Side::Private } else { Side::Public });
+    let sides = sides.chain(iter::repeat(Side::Public));
+    let sockets = (0..given.len()).zip(sides).filter_map(|(number, side)| {
+        let socket = given.take_tcp_listener(number).transpose()?;
+        Some(socket.map(|socket| (side, socket)))
+    });
+    let sockets = sockets.collect::<io::Result<_>>();
     let inherited = sockets.and_then(Inherited::new).map_err(ListenError::Inherited)?;
     Ok((inherited, std::env::var_os(FIRST).is_some()))
 }
@@ -50,7 +68,11 @@ pub(super) fn inherited() -> Result<(Inherited, bool), ListenError> {
 /// adds to `held`: what can go wrong does so while this one still serves. Returns the sockets to hand on.
 ///
 /// Blocks until that program has answered.
-pub(super) fn prepare(options: &Options, held: &[TcpListener]) -> Result<Vec<TcpListener>, Failure> {
+pub(super) fn prepare(options: &Options, held: &[Held]) -> Result<Vec<Held>, Failure> {
+    if let Some(file) = options.file() {
+        // The other program would take what is left of a pipe for all that there is.
+        config::can_be_read_again(&file).map_err(HandOverError::Config)?;
+    }
     let (program, _) = typed(options);
     let name = program.to_string_lossy().into_owned();
     let mut command = Command::new(program);
@@ -65,18 +87,21 @@ pub(super) fn prepare(options: &Options, held: &[TcpListener]) -> Result<Vec<Tcp
         Ok(output) => {
             // A line of the log is one line.
             let said: Vec<_> = output.stderr.lines().map_while(Result::ok).map(|line| line.trim().to_owned()).collect();
-            let said = said.join(" ").chars().take(SAID_MAX).collect();
+            let mut said: String = said.join(" ").chars().take(SAID_MAX).collect();
+            if said.is_empty() {
+                said = output.status.to_string();
+            }
             return Err(HandOverError::Refused { program: name, said }.into());
         }
         Err(cause) => return Err(HandOverError::Unusable { program: name, cause }.into()),
     }
-    let held: Vec<_> =
-        held.iter().map(TcpListener::try_clone).collect::<Result<_, _>>().map_err(HandOverError::from)?;
+    let held = held.iter().map(|(side, socket)| Ok((*side, socket.try_clone()?))).collect::<io::Result<Vec<_>>>();
+    let held = held.map_err(HandOverError::from)?;
     // A newer program may know keys that this one does not.
-    let Ok(config) = options.load() else { return Ok(held) };
+    let Ok(config) = options.reload() else { return Ok(held) };
     let mut inherited = Inherited::new(held).map_err(HandOverError::from)?;
     let listeners = Listeners::bind(&config, &mut inherited)?;
-    Ok(listeners.sockets.into_iter().chain(listeners.private).collect())
+    Ok(listeners.copies().map_err(HandOverError::from)?)
 }
 
 /// The most that is repeated of what a program said, in characters.
@@ -86,18 +111,19 @@ const SAID_MAX: usize = 4_096;
 /// where it is to `stop` instead, or where both fail.
 pub(super) fn exec(
     options: &Options,
-    sockets: &[TcpListener],
+    held: &[Held],
     mut stop: impl FnMut() -> bool,
     tell: impl Fn(&HandOverError),
 ) -> Result<(), HandOverError> {
-    let sockets = in_a_row(sockets)?;
+    let names: Vec<_> = held.iter().map(|(side, _)| if *side == Side::Private { PRIVATE } else { PUBLIC }).collect();
+    let sockets = in_a_row(held.iter().map(|(_, socket)| socket))?;
     let first = sockets.first().map_or(FIRST_FD, AsRawFd::as_raw_fd);
     let (name, arguments) = typed(options);
     let mut become_program = |program: &OsString| {
         let mut command = Command::new(program);
         command.arg0(name).args(arguments);
         command.env("LISTEN_FDS", sockets.len().to_string()).env("LISTEN_PID", process::id().to_string());
-        command.env(FIRST, first.to_string());
+        command.env(FIRST, first.to_string()).env(NAMES, names.join(":"));
         // A signal that has been caught and not looked at would be forgotten with this program.
         if stop() {
             return Ok(());
@@ -117,11 +143,11 @@ fn typed(options: &Options) -> (&OsString, &[OsString]) {
 }
 
 /// Copies of `sockets` under numbers that follow each other, which outlive the program.
-fn in_a_row(sockets: &[TcpListener]) -> io::Result<Vec<OwnedFd>> {
+fn in_a_row<'a>(sockets: impl Iterator<Item = &'a TcpListener> + Clone) -> io::Result<Vec<OwnedFd>> {
     let mut first = FIRST_FD;
     let row = 'row: loop {
-        let mut row: Vec<OwnedFd> = Vec::with_capacity(sockets.len());
-        for socket in sockets {
+        let mut row: Vec<OwnedFd> = Vec::new();
+        for socket in sockets.clone() {
             let wanted = row.last().map_or(first, |last| last.as_raw_fd() + 1);
             let copy = fcntl_dupfd_cloexec(socket, wanted)?;
             if !row.is_empty() && copy.as_raw_fd() != wanted {
@@ -152,7 +178,7 @@ mod tests {
             number += 1;
             number % 3 > 0
         });
-        let row = in_a_row(&sockets).unwrap();
+        let row = in_a_row(sockets.iter()).unwrap();
         assert_eq!(row.len(), sockets.len());
         let numbers: Vec<_> = row.iter().map(AsRawFd::as_raw_fd).collect();
         assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");

@@ -24,6 +24,7 @@ use crate::state::events::{self, PROGRAM};
 use crate::state::log::Log;
 use crate::state::store::Store;
 
+use super::handover::Held;
 use super::{Failure, Options, handover, print, print_error, show, standard_error};
 
 /// Serves until told to stop, or to make room for another program: then becomes that.
@@ -38,13 +39,13 @@ pub(super) fn serve(options: Options) -> Result<(), Failure> {
 
 /// Takes the addresses, the data directory and the ledger before it makes the first key: a start that fails should not have
 /// made a key that nobody has seen. Returns the sockets that are to be handed on, if any, and what would keep it from that.
-fn serve_here(options: &Options, signals: &mut Signals) -> Result<Option<(Vec<TcpListener>, Stops)>, Failure> {
+fn serve_here(options: &Options, signals: &mut Signals) -> Result<Option<(Vec<Held>, Stops)>, Failure> {
     let asked = Arc::new(Notify::new());
     let source = {
         let options = options.clone();
-        Source::new(options.file(), move || options.load(), asked.clone())
+        Source::new(options.file(), move || options.reload(), asked.clone())
     };
-    let config = source.load()?;
+    let config = options.load()?;
     let (mut inherited, handed_on) = handover::inherited()?;
     let listeners = Listeners::bind(&config, &mut inherited)?;
     // Whoever hands sockets on may have been told of another configuration; systemd would let clients wait for ever.
@@ -99,12 +100,7 @@ fn serve_here(options: &Options, signals: &mut Signals) -> Result<Option<(Vec<Tc
 
 /// Does what signals say, until there is a program to hand over to: returns the sockets that are handed on. `held` are open
 /// no longer than until then.
-async fn successor(
-    options: &Options,
-    signals: &mut Signals,
-    asked: &Notify,
-    held: Arc<Vec<TcpListener>>,
-) -> Vec<TcpListener> {
+async fn successor(options: &Options, signals: &mut Signals, asked: &Notify, held: Arc<Vec<Held>>) -> Vec<Held> {
     loop {
         tokio::select! {
             _ = signals.hangup.recv() => asked.notify_one(),
@@ -117,7 +113,7 @@ async fn successor(
 }
 
 /// [`handover::prepare`] on a thread of its own, and not longer than a program may take to read its configuration.
-async fn prepare(options: Options, held: Arc<Vec<TcpListener>>) -> Result<Vec<TcpListener>, String> {
+async fn prepare(options: Options, held: Arc<Vec<Held>>) -> Result<Vec<Held>, String> {
     let (done, prepared) = oneshot::channel();
     let begun = thread::Builder::new().name("handover".to_owned()).spawn(move || {
         // Nobody may be waiting any more.

@@ -95,7 +95,7 @@ impl Server {
         let stream = Lingering::new(stream, progress.clone());
         if is_http2 {
             progress.speaks_http2();
-            let stream = Calm::new(stream, limits.http2_idle_frames);
+            let stream = Noted::new(Calm::new(stream, limits.http2_idle_frames), progress.clone());
             drive(http2(&limits).serve_connection(TokioIo::new(stream), service_fn(service)), &progress).await;
         } else {
             let stream = Noted::new(stream, progress.clone());

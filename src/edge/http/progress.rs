@@ -44,6 +44,10 @@ const PHASES: [Phase; 7] =
 /// How long a connection that has been shut down is read for.
 const LINGER: Duration = Duration::from_secs(5);
 
+/// How long the end waits for a connection that no call is under way on, so that a request that is on its way is still
+/// answered.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
 /// What is to become of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -146,6 +150,8 @@ impl Progress {
     /// connection for a failure if they had just sent a request.
     pub fn drain(&self) {
         self.is_draining.store(true, Ordering::Relaxed);
+        // What is waited for has from now on what the end gives it.
+        self.age.store(0, Ordering::Relaxed);
         self.wake();
     }
 
@@ -177,12 +183,14 @@ impl Progress {
             Phase::Idle => limits.idle_timeout,
             Phase::Linger => LINGER,
         };
+        let is_last = self.is_draining.load(Ordering::Relaxed) && phase != Phase::Answer;
+        let limit = if is_last { limit.min(LAST_WAIT).min(limits.drain_timeout / 2) } else { limit };
         let age = self.age.fetch_add(1, Ordering::Relaxed);
         if u128::from(age) * SWEEP.as_millis() < limit.as_millis() {
             Verdict::Wait
-        } else if phase == Phase::Idle && !self.is_closing.load(Ordering::Relaxed) {
+        } else if matches!(phase, Phase::Fresh | Phase::Idle) && self.waker.get().is_some() && !self.is_closing() {
             // Whoever does not take the answers that are still to go has the same time again.
-            self.enter(Phase::Idle);
+            self.enter(phase);
             self.close_if_idle();
             Verdict::Wait
         } else {
@@ -191,8 +199,15 @@ impl Progress {
     }
 
     fn read(&self) {
-        if matches!(self.phase(), Phase::Fresh | Phase::Idle) {
+        if matches!(self.phase(), Phase::Fresh | Phase::Idle) && !self.is_http2.load(Ordering::Relaxed) {
             self.enter(Phase::Head);
+        }
+    }
+
+    fn wrote(&self) {
+        // HTTP/2 does not say when the last answers have been taken: whoever takes some of them is not idle.
+        if self.is_draining.load(Ordering::Relaxed) && self.phase() == Phase::Idle {
+            self.enter(Phase::Idle);
         }
     }
 
@@ -238,7 +253,7 @@ impl Drop for Begun {
     }
 }
 
-/// A connection for HTTP/1.1 that notes when a head begins to arrive and when an answer has gone.
+/// A connection that notes when a head begins to arrive and when an answer has gone; of HTTP/2, what goes at the end.
 pub struct Noted<C> {
     connection: C,
     progress: Arc<Progress>,
@@ -261,7 +276,9 @@ impl<C: AsyncRead + Unpin> AsyncRead for Noted<C> {
 
 impl<C: AsyncWrite + Unpin> AsyncWrite for Noted<C> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.connection).poll_write(context, from)
+        let written = ready!(Pin::new(&mut self.connection).poll_write(context, from))?;
+        self.progress.wrote();
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::runtime;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 use tracing::warn;
 
 use crate::config::Limits;
@@ -139,8 +139,8 @@ async fn work(server: Arc<Server>, mut accepted: mpsc::UnboundedReceiver<Accepte
             _ = sweep.tick() => connections.sweep(&server.current.load().config.limits),
         }
     }
-    let drain_timeout = server.current.load().config.limits.drain_timeout;
-    connections.drain(drain_timeout).await;
+    let gateway = server.current.load_full();
+    connections.drain(&gateway.config.limits, sweep).await;
 }
 
 /// The connections of one worker.
@@ -177,20 +177,15 @@ impl Connections {
         self.open.iter().filter_map(|(progress, _)| progress.upgrade()).for_each(|progress| tell(&progress));
     }
 
-    /// Lets what is under way finish, as long as that may take.
-    async fn drain(mut self, timeout: Duration) {
+    /// Lets what is under way finish, as long as that may take. What is not gets no longer than [`Progress::sweep`] gives it.
+    async fn drain(mut self, limits: &Limits, mut sweep: Interval) {
         self.each(Progress::drain);
-        let over = sleep(timeout);
-        let lingered = sleep(LINGER.min(timeout / 2));
-        tokio::pin!(over, lingered);
-        let mut lingers = true;
+        let over = sleep(limits.drain_timeout);
+        tokio::pin!(over);
         loop {
             tokio::select! {
                 next = self.tasks.join_next() => if next.is_none() { break },
-                () = &mut lingered, if lingers => {
-                    lingers = false;
-                    self.each(Progress::close_if_idle);
-                }
+                _ = sweep.tick() => self.sweep(limits),
                 () = &mut over => {
                     self.each(Progress::cut_off);
                     break;
@@ -199,9 +194,6 @@ impl Connections {
         }
     }
 }
-
-/// How long idle connections stay open at the end, so that a request that is on its way is still answered.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// Has the system allow as many open files as `connections` take, and some for everything else: at first it allows few,
 /// often 1024, and the journal would have to do without. Where it does not, the operator is told.

@@ -1,7 +1,6 @@
 //! Encryption: the certificate and key that connections are served with, and their renewal while serving goes on.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +15,12 @@ use rustls::version::{TLS12, TLS13};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tracing::info;
 use zeroize::Zeroizing;
 
 use crate::config;
 use crate::pure::steady::Steady;
+use crate::state::events::PROGRAM;
 use crate::state::report::Report;
 use crate::state::routine::{self, Routine};
 
@@ -91,7 +92,10 @@ pub fn watch(tls: Arc<Tls>, report: Report) -> io::Result<Routine> {
             return;
         }
         match pair.and_then(|pair| pair.server_config(&tls.files)) {
-            Ok(config) => tls.current.store(config),
+            Ok(config) => {
+                tls.current.store(config);
+                info!(target: PROGRAM, "the certificate has been renewed");
+            }
             Err(error) => report(&format_args!("the certificate in use stays: {error}")),
         }
     })
@@ -153,7 +157,6 @@ impl Pair {
 pub const H2: &[u8] = b"h2";
 
 fn read(file: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(file)?.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    let bytes = config::regular(file, FILE_BYTES_MAX)?;
     if bytes.len() > FILE_BYTES_MAX { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }

@@ -1,12 +1,14 @@
 //! Answers to clients that are still sending: they can be read before the connection ends, and the end comes in time.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::thread;
 use std::time::Duration;
 
+use super::frames::{PREFACE, SETTINGS, frame};
 use super::{Answer, answers, bytes, impatient};
 use crate::sockets::{Live, status_of};
 use crate::support::Setup;
+use crate::tls::Certificate;
 
 /// Sends `head`, waits until the first byte of the answer is there, and sends `more` all the same, piece by piece, before it
 /// reads. The answer, in short.
@@ -93,4 +95,51 @@ fn a_stop_does_not_wait_for_who_leaves_slowly() {
     while leaving.write_all(b"x").is_ok() {
         thread::yield_now();
     }
+}
+
+/// Has `live` stop with connections that have said this much each. They have to be closed, and no call with them.
+fn stops_in_spite_of(live: &mut Live, said: &[&[u8]]) {
+    let silent: Vec<_> = said
+        .iter()
+        .map(|said| {
+            let mut stream = live.connect();
+            stream.write_all(said).unwrap();
+            stream
+        })
+        .collect();
+    live.stop();
+    for (mut stream, said) in silent.into_iter().zip(said) {
+        match stream.read_to_end(&mut Vec::new()) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{:?}", String::from_utf8_lossy(said)),
+        }
+    }
+}
+
+#[test]
+fn a_stop_waits_for_calls_alone() {
+    let http2 = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
+    let idle = b"GET /v1/nothing HTTP/1.1\r\nHost: t\r\n\r\n";
+    for (more, said) in [
+        ("", &[&b""[..], b"GET /x", b"GET /x HTTP/1.1\r\nHost", idle, &[idle, &idle[..20]].concat()][..]),
+        ("http2_prior_knowledge: true", &[b"", b"PRI * HT", b"GET /x", idle, PREFACE, &http2]),
+    ] {
+        let config = format!("limits: {{ drain_timeout_s: 60, body_read_timeout_s: 60 }}\n{more}");
+        let mut live = Live::new(&Setup { config, ..Setup::default() });
+        let mut call = live.connect();
+        call.write_all(&bytes("$postContent-Length: 29\n\n", &live.app.key)).unwrap();
+        while live.app.gateway.load.requests() == 0 {
+            thread::yield_now();
+        }
+        stops_in_spite_of(&mut live, said);
+        // It has all its time still.
+        assert_eq!(status_of(&mut call, r#"{"secret":"JBSWY3DPEHPK3PXP"}"#), 200);
+    }
+}
+
+#[test]
+fn a_stop_does_not_wait_for_handshakes() {
+    let certificate = Certificate::new();
+    let config = format!("limits: {{ drain_timeout_s: 60, handshake_timeout_s: 60 }}\n{}", certificate.yaml());
+    stops_in_spite_of(&mut Live::new(&Setup { config, ..Setup::default() }), &[b"", &[22, 3, 1]]);
 }
