@@ -377,7 +377,7 @@ fn a_file_that_becomes_a_pipe_or_empty_changes_nothing_and_keeps_nobody_waiting(
     assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
     let wanted = "the configuration in use stays: the configuration has mistakes: \
                   polygate.yaml: cannot be read again: it is no regular file";
-    assert_eq!(told.next("the configuration in use stays"), wanted);
+    assert_eq!(told.next(wanted), wanted);
     assert_eq!(told.server.call(&key), 404);
     told.signal("TERM");
     assert!(told.server.child.wait().unwrap().success());
