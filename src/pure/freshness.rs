@@ -3,6 +3,8 @@
 //! What is left out is left out on the safe side: an answer that would have to be validated, or whose age would have to be
 //! guessed, is not kept.
 
+use http::HeaderName;
+
 /// The longest that an answer is given again, seconds, whatever the upstream says.
 pub const LIFETIME_S_MAX: u64 = 24 * 3_600;
 
@@ -17,6 +19,8 @@ pub struct Answer<'a> {
     pub age: &'a [&'a [u8]],
     /// Whether there is a `Set-Cookie`.
     pub sets_cookie: bool,
+    /// The headers that no two requests have alike, whatever they ask for.
+    pub told: &'a [HeaderName],
 }
 
 impl Answer<'_> {
@@ -24,10 +28,11 @@ impl Answer<'_> {
     ///
     /// `s-maxage` goes before `max-age`, and what the answer has aged already is taken off (RFC 9111 sections 4.2.1 and
     /// 4.2.3). `no-store`, `private` and `no-cache` forbid it (section 5.2.2), in their forms with field names too. So do
-    /// a cookie, which is for one client, and `Vary: *` (section 4.1). Directives that contradict each other count by the
+    /// a cookie, which is for one client, and `Vary` by `*` or by what is told of each request (section 4.1). Directives that contradict each other count by the
     /// shortest, and one that cannot be read as none left (section 4.2.1).
     pub fn lifetime_s(&self) -> Option<u64> {
-        if self.sets_cookie || elements(self.vary).any(|name| name == b"*") {
+        let is_told = |name: &[u8]| self.told.iter().any(|told| name.eq_ignore_ascii_case(told.as_str().as_bytes()));
+        if self.sets_cookie || elements(self.vary).any(|name| name == b"*" || is_told(name)) {
             return None;
         }
         let (mut own, mut shared) = (None, None);

@@ -7,7 +7,7 @@ use ahash::HashMap;
 use http::Method;
 
 use super::upstream::{Upstream, UpstreamError};
-use crate::config::{Access, AnswerFormats, Api, Apis, Config, RequestBodies, UpstreamApi};
+use crate::config::{Access, AnswerFormats, Api, Apis, Config, NotAcceptable, RequestBodies, UpstreamApi};
 use crate::pure::contract::Found;
 use crate::pure::description::{Described, Description};
 use crate::pure::envelope::Dialect;
@@ -88,12 +88,13 @@ impl Route {
         }
     }
 
-    /// Whether it may answer what is in none of our formats, so that a caller who wants none of these can get something.
-    pub fn passes_other_types(&self) -> bool {
-        match &self.service {
+    /// Whether a caller who accepts none of our formats is refused: not where it may get something in another.
+    pub fn refuses_other_types(&self, config: &Config) -> bool {
+        let passes_them = match &self.service {
             Service::Upstream(upstream) => upstream.settings().formats == AnswerFormats::Passthrough,
             _ => false,
-        }
+        };
+        config.not_acceptable == NotAcceptable::Refuse && !passes_them
     }
 
     /// Whether query parameters with names of ours say how the answer is written. Upstreams have names of their own.

@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 use std::io;
+use std::iter;
 use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use tokio::runtime;
 use uuid::Uuid;
 
 use crate::config::{Access, Config};
-use crate::pure::accept;
+use crate::pure::accept::{self, Choice};
 use crate::pure::envelope::{self, Dialect};
 use crate::pure::fault::Fault;
 use crate::pure::format::Style;
@@ -76,7 +77,7 @@ pub(super) fn attempt(config: &Config, options: &Options, clock: &Clock) -> Resu
     };
     let mut steps = Steps(String::new());
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = runtime.block_on(steps.go(route, upstream, options, clock));
+    let outcome = runtime.block_on(steps.go(config, route, upstream, options, clock));
     let fault = match outcome {
         Ok(()) => None,
         Err(fault) => {
@@ -91,12 +92,21 @@ pub(super) fn attempt(config: &Config, options: &Options, clock: &Clock) -> Resu
 struct Steps(String);
 
 impl Steps {
-    async fn go(&mut self, route: &Route, upstream: &Upstream, options: &Options, clock: &Clock) -> Result<(), Fault> {
+    async fn go(
+        &mut self,
+        config: &Config,
+        route: &Route,
+        upstream: &Upstream,
+        options: &Options,
+        clock: &Clock,
+    ) -> Result<(), Fault> {
         let target = format!("{}{}", route.path, options.below);
         let mut request =
             Request::builder().method(&options.method).uri(&*target).body(()).map_err(|_| Fault::InvalidPath)?;
         let body = options.body.clone().unwrap_or_default();
         request.headers_mut().extend(options.headers.iter().cloned());
+        let accept = HeaderValue::try_from(&*options.accept);
+        request.headers_mut().insert(header::ACCEPT, accept.map_err(|_| Fault::MalformedRequest)?);
         if options.body.is_some() {
             let kind = HeaderValue::try_from(&*options.content_type);
             request.headers_mut().insert(header::CONTENT_TYPE, kind.map_err(|_| Fault::MalformedRequest)?);
@@ -113,7 +123,11 @@ impl Steps {
         if let Some(fault) = route.refusal(&head.method, head.uri.path()) {
             return Err(fault);
         }
-        let accepted = accept::choose(std::iter::once(options.accept.as_bytes())).ok_or(Fault::NotAcceptable)?;
+        let accepted = accept::choose(iter::once(options.accept.as_bytes()));
+        if accepted.is_none() && route.refuses_other_types(config) {
+            return Err(Fault::NotAcceptable);
+        }
+        let accepted = accepted.unwrap_or(Choice::JSON);
         let kind = match &*body {
             "" => None,
             _ => {
@@ -185,7 +199,7 @@ impl Steps {
     }
 
     fn refused(&mut self, fault: &Fault, options: &Options) {
-        let choice = accept::choose(std::iter::once(options.accept.as_bytes())).unwrap_or(accept::Choice::JSON);
+        let choice = accept::choose(iter::once(options.accept.as_bytes())).unwrap_or(Choice::JSON);
         let mut out = Vec::new();
         // A fault is a few short texts, which every format can hold.
         let _ = envelope::failure(Dialect::Enveloped, fault, choice.format, Style::default(), &mut out);

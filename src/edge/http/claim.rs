@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use uuid::Uuid;
 use warp::{Filter, Rejection};
 
-use crate::config::{Access, NotAcceptable};
+use crate::config::Access;
 use crate::gateway::{Call, Came, Claimed, Context, Credential, Flow, Gateway, Head, Kept, Refused, Request};
 use crate::pure::accept::{self, Choice};
 use crate::pure::address::client_address;
@@ -139,7 +139,7 @@ pub fn open(gateway: &Arc<Gateway>, head: Head, peer: IpAddr) -> Flow<Claimed> {
     if route.has_options() {
         options(&mut context, head.uri.query().unwrap_or_default());
     }
-    if !context.acceptable && gateway.config.not_acceptable == NotAcceptable::Refuse && !route.passes_other_types() {
+    if !context.acceptable && route.refuses_other_types(&gateway.config) {
         return refuse(context, Fault::NotAcceptable);
     }
     let credential = credential(route, &head);

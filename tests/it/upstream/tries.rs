@@ -24,9 +24,10 @@ fn every_step_of_a_call_is_shown_and_no_secret() {
     let desk = Desk::new();
     desk.write(&format!(
         "apis:\n  quotes: {{ upstream: 'http://{}/base', cost: 2, data: /result, set_headers: {{ Authorization: 'Bearer ${{TOKEN}}' }} }}\n  \
-         gone: {{ upstream: 'http://{}' }}\n",
+         gone: {{ upstream: 'http://{}' }}\n  other: {{ upstream: 'http://{}', formats: passthrough }}\n",
         server.address,
-        Nobody::new().address
+        Nobody::new().address,
+        server.address
     ));
     let (code, shown, wrong) = attempt(&desk, "quotes /today?x=1 --accept text/csv");
     assert_eq!((code, &*wrong), (0, ""), "{shown}");
@@ -57,8 +58,10 @@ fn every_step_of_a_call_is_shown_and_no_secret() {
         assert_eq!((exit, wrong), (1, format!("polygate: the call fails with {last} ({code})\n")), "{line}");
         assert!(shown.contains(&format!("x-error-code: {code}; charged nothing")), "{shown}");
     }
+    let (exit, shown, _) = attempt(&desk, "other --accept image/png");
+    assert_eq!((exit, &*server.last().header("accept")), (0, "image/png"), "as a server would: {shown}");
     let (exit, shown, wrong) = attempt(&desk, "totpgenerator");
     assert_eq!((exit, &*shown), (1, ""));
-    assert_eq!(wrong, "polygate: totpgenerator is no API with an upstream that is enabled: quotes, gone\n");
+    assert_eq!(wrong, "polygate: totpgenerator is no API with an upstream that is enabled: quotes, gone, other\n");
     assert!(!desk.data().exists(), "nothing is made for it");
 }
