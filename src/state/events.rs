@@ -131,34 +131,19 @@ impl log::Log for Events {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{self, Write};
-    use std::sync::mpsc::{Sender, channel};
-
     use tracing::{debug, error, info, info_span, trace};
 
     use super::*;
     use crate::config::Logs;
     use crate::pure::log_line::LogFormat;
-
-    struct Told(Sender<String>);
-
-    impl Write for Told {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.send(String::from_utf8(bytes.to_vec()).unwrap()).map_err(io::Error::other)?;
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::state::log::tests::Told;
 
     /// What `tell` brings into the log, and how many lines were left out.
     fn told(level: Level, tell: impl FnOnce(&Arc<Events>)) -> (String, u64) {
-        let (sender, lines) = channel();
+        let (sink, lines) = Told::channel();
         let clock = Clock::fixed(0);
         let logs = Logs { format: LogFormat::Human, level };
-        let (log, writer) = Log::start(logs, clock.clone(), Told(sender)).unwrap();
+        let (log, writer) = Log::start(logs, clock.clone(), sink).unwrap();
         let events = Arc::new(Events { log: log.clone(), libraries: Limiter::new(LIBRARIES, clock) });
         tracing::subscriber::with_default(events.clone(), || tell(&events));
         drop(writer);

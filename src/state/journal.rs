@@ -3,30 +3,32 @@
 //! A charge is one `write` to the end of a file, so that it survives the end of the process whatever ends it. The files
 //! are segments of one long sequence; what has been folded into the database is deleted again. A place in the sequence
 //! is never used for two records that were both acknowledged, not even after some were cut off.
-//!
-//! A segment begins with a header: 6 bytes of magic, 2 of version, 16 of lineage, 4 of zeros, and the CRC-32 of those.
-//! Records follow from byte 32 on, side by side.
 
+mod disk;
 mod group;
+mod reader;
+mod segment;
+mod syncer;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
-use std::fmt;
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
 
 use tokio::sync::watch;
 
+use self::disk::{Disk, System, make_directory, write_all_at};
+use self::segment::{HEADER_BYTES, Segment, VERSION, file_name, open_segment, segments};
+use self::syncer::{Cut, Progress, Syncer};
 use crate::config::Durability;
 use crate::pure::record::{Place, RECORD_BYTES, Record};
 
 pub use self::group::{Entry, Member};
+pub use self::reader::{Batch, Damage, DamageKind, read};
+pub use self::segment::{Lineage, keep_damaged, last_segment};
 
 /// The journal's place in the data directory.
 pub const DIRECTORY_NAME: &str = "journal";
@@ -35,19 +37,9 @@ pub const SEGMENT_BYTES: u64 = 4 << 20;
 /// How much may wait to be folded. Beyond it nothing is appended: a disk filled up by the journal helps nobody.
 pub const UNFOLDED_BYTES_MAX: u64 = 1 << 30;
 
-const HEADER_BYTES: u64 = 32;
-const MAGIC: [u8; 6] = *b"PGJRNL";
-const VERSION: u16 = 1;
-
-const READ_BUFFER_BYTES: usize = 64 << 10;
 /// A file that is made to see whether there is room, and how long: one block of most disks.
 const PROBE_NAME: &str = "probe";
 const PROBE_BYTES: usize = 4096;
-/// How many failed syncs are remembered for those who have yet to ask about them.
-const CUTS_MAX: usize = 64;
-
-/// A random number that a database and the segments of its journal have in common.
-pub type Lineage = [u8; 16];
 
 /// Why the journal did not do as asked. The texts are meant for people.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -159,7 +151,7 @@ impl Journal {
             disk,
             tail: Mutex::new(tail),
             turn: Mutex::new(()),
-            progress: watch::Sender::new(Progress { synced, cuts: VecDeque::new() }),
+            progress: watch::Sender::new(Progress::new(synced)),
         };
         writer.sync()?;
         let writer = Arc::new(writer);
@@ -292,202 +284,6 @@ pub struct Figures {
     pub unfolded_bytes: u64,
 }
 
-/// Keeps a segment in which damage was found: under a second name, by which it is neither read nor deleted again.
-///
-/// To be called before the damage is folded away. Repeating it is harmless.
-pub fn keep_damaged(directory: &Path, segment: u64) -> Result<()> {
-    let (from, to) = (directory.join(file_name(segment)), directory.join(damaged_name(segment)));
-    match std::fs::hard_link(&from, &to) {
-        Err(_) if to.exists() => Ok(()),
-        linked => linked.and_then(|()| sync_directory(directory)).map_err(cannot("make", &to)),
-    }
-}
-
-/// The number of the last segment; `None` where there is none.
-pub fn last_segment(directory: &Path) -> Result<Option<u64>> {
-    Ok(segments(directory)?.last().copied())
-}
-
-/// What [`read`] found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch {
-    /// The records, in the order in which they were appended.
-    pub records: Vec<Record>,
-    /// What is in their way.
-    pub damage: Vec<Damage>,
-    /// Where to go on.
-    pub end: Place,
-    /// Whether there is nothing more for now.
-    pub done: bool,
-}
-
-/// Bytes of a segment that are no record. Its text is meant for operators.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Damage {
-    /// In which segment.
-    pub segment: u64,
-    /// Where in it they begin.
-    pub offset_bytes: u64,
-    /// How many there are.
-    pub bytes: u64,
-    /// What is wrong with them.
-    pub kind: DamageKind,
-}
-
-/// What is wrong with bytes that are no record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DamageKind {
-    /// They are fewer than a record has.
-    CutShort,
-    /// They are not what was written there.
-    Corrupt,
-    /// They were there and are not any more.
-    Gone,
-}
-
-impl fmt::Display for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Damage { segment, offset_bytes, bytes, kind } = self;
-        let what = match kind {
-            DamageKind::CutShort => "are a record cut short",
-            DamageKind::Corrupt => "are not as they were written",
-            DamageKind::Gone => "are not there any more",
-        };
-        write!(
-            f,
-            "journal segment {segment} ({}): {bytes} bytes at offset {offset_bytes} {what}; nothing was charged for \
-             them, and the file is kept as {}",
-            file_name(*segment),
-            damaged_name(*segment)
-        )
-    }
-}
-
-/// Reads at most so many records, from a place on, up to another or to the end of the last segment.
-///
-/// While the journal is being written, `to` must be what [`Journal::end`] or [`Journal::sync`] returned. Bytes that are
-/// no record are told as damage, and what follows them counts. A segment that has been deleted is missed, unless it is
-/// the one in which `from` lies.
-pub fn read(directory: &Path, lineage: &Lineage, from: Place, to: Option<Place>, at_most: usize) -> Result<Batch> {
-    // All names before any length: a segment is complete when the next one is there, and only then.
-    let mut segments = segments(directory)?;
-    segments.retain(|&it| from.segment <= it && to.is_none_or(|to| it <= to.segment));
-    check_complete(directory, &segments, from, to)?;
-    let mut batch = Batch { end: from, ..Batch::default() };
-    for segment in segments {
-        if batch.end.segment < segment {
-            batch.end = Place { segment, offset_bytes: 0 };
-        }
-        let until_bytes = to.filter(|to| to.segment == segment).map(|to| to.offset_bytes);
-        read_segment(&directory.join(file_name(segment)), lineage, until_bytes, at_most, &mut batch)?;
-        if batch.records.len() >= at_most {
-            return Ok(batch);
-        }
-    }
-    batch.done = true;
-    Ok(batch)
-}
-
-/// Fails when a segment after that of `from` is missing; of `segments`, only those that are to be read.
-fn check_complete(directory: &Path, segments: &[u64], from: Place, to: Option<Place>) -> Result<()> {
-    let missing = |first, last| Err(JournalError::Missing { directory: directory.to_owned(), first, last });
-    let mut next = from.segment.saturating_add(1);
-    for &segment in segments.iter().filter(|&&it| it > from.segment) {
-        if segment > next {
-            return missing(next, segment - 1);
-        }
-        next = segment.saturating_add(1);
-    }
-    match to {
-        Some(to) if from < to && segments.last() != Some(&to.segment) => missing(next.min(to.segment), to.segment),
-        _ => Ok(()),
-    }
-}
-
-/// Reads on in the segment in which the batch ends, until the batch or the segment is full.
-fn read_segment(
-    path: &Path,
-    lineage: &Lineage,
-    until_bytes: Option<u64>,
-    at_most: usize,
-    batch: &mut Batch,
-) -> Result<()> {
-    let failed = cannot("read", path);
-    let (file, length_bytes, header_is_good) = open_segment(path, lineage)?;
-    let until = until_bytes.unwrap_or(length_bytes);
-    let segment = batch.end.segment;
-    let mut offset_bytes = batch.end.offset_bytes;
-    let mut reader = BufReader::with_capacity(READ_BUFFER_BYTES, file);
-    if offset_bytes < until.min(length_bytes) {
-        offset_bytes = offset_bytes.next_multiple_of(RECORD_BYTES as u64);
-        reader.seek(SeekFrom::Start(offset_bytes)).map_err(&failed)?;
-    }
-    while offset_bytes < until.min(length_bytes) && batch.records.len() < at_most {
-        let mut bytes = [0; RECORD_BYTES];
-        let here = bytes.len().min(usize::try_from(until.min(length_bytes) - offset_bytes).unwrap_or(usize::MAX));
-        reader.read_exact(&mut bytes[..here]).map_err(&failed)?;
-        if here < RECORD_BYTES {
-            batch.note(segment, offset_bytes, here as u64, DamageKind::CutShort);
-        } else if let Some(record) = Record::decode(&bytes, Place { segment, offset_bytes }) {
-            batch.records.push(record);
-        } else if offset_bytes > 0 || !header_is_good {
-            batch.note(segment, offset_bytes, here as u64, DamageKind::Corrupt);
-        }
-        offset_bytes += here as u64;
-    }
-    if (length_bytes..until).contains(&offset_bytes) {
-        batch.note(segment, offset_bytes, until - offset_bytes, DamageKind::Gone);
-        offset_bytes = until;
-    }
-    batch.end.offset_bytes = batch.end.offset_bytes.max(offset_bytes);
-    Ok(())
-}
-
-impl Batch {
-    /// Notes damage, as one with what it goes on from.
-    fn note(&mut self, segment: u64, offset_bytes: u64, bytes: u64, kind: DamageKind) {
-        match self.damage.last_mut() {
-            Some(last)
-                if (last.segment, last.offset_bytes + last.bytes, last.kind) == (segment, offset_bytes, kind) =>
-            {
-                last.bytes += bytes;
-            }
-            _ => self.damage.push(Damage { segment, offset_bytes, bytes, kind }),
-        }
-    }
-}
-
-/// Opens a segment for reading: the file, its length, and whether its header is as it was written.
-fn open_segment(path: &Path, lineage: &Lineage) -> Result<(File, u64, bool)> {
-    let failed = cannot("read", path);
-    let file = File::open(path).map_err(&failed)?;
-    let length_bytes = file.metadata().map_err(&failed)?.len();
-    let mut header = [0; HEADER_BYTES as usize];
-    if length_bytes < HEADER_BYTES {
-        return Ok((file, length_bytes, false));
-    }
-    file.read_exact_at(&mut header, 0).map_err(&failed)?;
-    let version = u16::from_le_bytes([header[6], header[7]]);
-    let is_header = header[..6] == MAGIC && header[28..] == crc32fast::hash(&header[..28]).to_le_bytes();
-    if is_header && version != VERSION {
-        return Err(JournalError::Version { path: path.to_owned(), found: version });
-    }
-    if is_header && header[8..24] != *lineage {
-        return Err(JournalError::Foreign(path.to_owned()));
-    }
-    Ok((file, length_bytes, is_header))
-}
-
-fn header(lineage: &Lineage) -> [u8; HEADER_BYTES as usize] {
-    let mut header = [0; HEADER_BYTES as usize];
-    header[..6].copy_from_slice(&MAGIC);
-    header[6..8].copy_from_slice(&VERSION.to_le_bytes());
-    header[8..24].copy_from_slice(lineage);
-    let sum = crc32fast::hash(&header[..28]);
-    header[28..].copy_from_slice(&sum.to_le_bytes());
-    header
-}
-
 /// What tests make smaller.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
@@ -500,34 +296,6 @@ impl Default for Limits {
         Limits { segment_bytes: SEGMENT_BYTES, unfolded_bytes: UNFOLDED_BYTES_MAX }
     }
 }
-
-/// What is asked of a disk that may be full or broken; tests have one that is when they want it to be.
-trait Disk: fmt::Debug + Send + Sync {
-    /// Writes what it can, and says how much that was.
-    fn write_at(&self, file: &File, bytes: &[u8], offset_bytes: u64) -> io::Result<usize> {
-        file.write_at(bytes, offset_bytes)
-    }
-
-    /// Returns when the file's data survives a power loss.
-    fn sync(&self, file: &File) -> io::Result<()> {
-        file.sync_data()
-    }
-
-    /// Returns when the directory's names survive a power loss.
-    fn sync_names(&self, directory: &Path) -> io::Result<()> {
-        sync_directory(directory)
-    }
-
-    /// Cuts off what is behind this length.
-    fn cut(&self, file: &File, length_bytes: u64) -> io::Result<()> {
-        file.set_len(length_bytes)
-    }
-}
-
-#[derive(Debug)]
-struct System;
-
-impl Disk for System {}
 
 /// What the journal and its thread share.
 #[derive(Debug)]
@@ -570,70 +338,6 @@ struct Tail {
     writes: u64,
     /// How often it has failed.
     failures: u64,
-}
-
-#[derive(Clone, Debug)]
-struct Segment {
-    number: u64,
-    path: PathBuf,
-    file: Arc<File>,
-}
-
-impl Segment {
-    /// Makes a segment with nothing in it. What an attempt that failed has left is written over.
-    fn make(directory: &Path, number: u64, lineage: &Lineage, disk: &dyn Disk) -> Result<Segment> {
-        let path = directory.join(file_name(number));
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let file = options.open(&path).map_err(cannot("make", &path))?;
-        if let Err(cause) = write_all_at(disk, &file, &header(lineage), 0) {
-            // Should it stay, then empty: that is no damage, as nothing was ever in it.
-            let _ = std::fs::remove_file(&path).or_else(|_| file.set_len(0));
-            return Err(cannot("write to", &path)(cause));
-        }
-        Ok(Segment { number, path, file: Arc::new(file) })
-    }
-
-    /// Where its first record stands.
-    fn begin(&self) -> Place {
-        Place { segment: self.number, offset_bytes: HEADER_BYTES }
-    }
-}
-
-/// One write, all or nothing: a part counts as failed.
-fn write_all_at(disk: &dyn Disk, file: &File, bytes: &[u8], offset_bytes: u64) -> io::Result<()> {
-    let written = disk.write_at(file, bytes, offset_bytes)?;
-    if written == bytes.len() {
-        return Ok(());
-    }
-    Err(io::Error::new(ErrorKind::WriteZero, format!("it took {written} of {} bytes", bytes.len())))
-}
-
-/// What those who wait are told.
-#[derive(Clone, Debug)]
-struct Progress {
-    synced: Place,
-    /// The latest failures, the oldest first.
-    cuts: VecDeque<Cut>,
-}
-
-/// What was behind `after`, up to `to`, has been cut off.
-#[derive(Clone, Debug)]
-struct Cut {
-    after: Place,
-    to: Place,
-    error: JournalError,
-}
-
-impl Progress {
-    /// What became of the records before `end`, once that is known.
-    fn outcome(&self, end: Place) -> Option<Result<()>> {
-        let cut = self.cuts.iter().find(|cut| cut.after < end && end <= cut.to);
-        match cut {
-            Some(cut) => Some(Err(cut.error.clone())),
-            None => (end <= self.synced).then_some(Ok(())),
-        }
-    }
 }
 
 impl Writer {
@@ -741,12 +445,7 @@ impl Writer {
         }
         // If it cannot be done now, the next sync does it first.
         let _ = self.cut_unsynced(tail);
-        self.progress.send_modify(|progress| {
-            if progress.cuts.len() == CUTS_MAX {
-                progress.cuts.pop_front();
-            }
-            progress.cuts.push_back(cut);
-        });
+        self.progress.send_modify(|progress| progress.note(cut));
     }
 
     /// Cuts all segments back to what is durable. None of the places is used again: what comes next begins a segment.
@@ -776,82 +475,6 @@ impl Tail {
         let bytes = segments.saturating_mul(segment_bytes).saturating_add(self.end.offset_bytes);
         bytes.saturating_sub(self.folded.offset_bytes)
     }
-}
-
-/// The thread that syncs for all who wait.
-#[derive(Debug)]
-struct Syncer {
-    requests: Option<SyncSender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Syncer {
-    fn start(writer: &Arc<Writer>) -> Result<Syncer> {
-        // Room for one: a request that has yet to be taken serves everybody who comes until then.
-        let (requests, requested) = mpsc::sync_channel(1);
-        let at_work = Arc::clone(writer);
-        let thread = thread::Builder::new().name("journal".to_owned()).spawn(move || {
-            while requested.recv().is_ok() {
-                // Those who wait are told by the progress, of failures too.
-                let _ = at_work.sync();
-            }
-        });
-        let thread = thread.map_err(cannot("start a thread for", &writer.directory))?;
-        Ok(Syncer { requests: Some(requests), thread: Some(thread) })
-    }
-
-    fn wake(&self) {
-        if let Some(requests) = &self.requests {
-            let _ = requests.try_send(());
-        }
-    }
-}
-
-impl Drop for Syncer {
-    fn drop(&mut self) {
-        self.requests = None;
-        if let Some(thread) = self.thread.take() {
-            // A thread that has panicked is as ended as any.
-            let _ = thread.join();
-        }
-    }
-}
-
-fn file_name(segment: u64) -> String {
-    format!("{segment:016}.journal")
-}
-
-fn damaged_name(segment: u64) -> String {
-    format!("{segment:016}.damaged")
-}
-
-/// The numbers of the segments in a directory, in order; none where there is no directory.
-fn segments(directory: &Path) -> Result<Vec<u64>> {
-    let failed = cannot("read", directory);
-    let entries = match std::fs::read_dir(directory) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(&failed)?,
-    };
-    let mut segments = Vec::new();
-    for entry in entries {
-        let name = entry.map_err(&failed)?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_suffix(".journal")?.parse().ok());
-        segments.extend(number.filter(|&number| name.to_str() == Some(&file_name(number))));
-    }
-    segments.sort_unstable();
-    Ok(segments)
-}
-
-/// Makes the directory where there is none, in a way that survives a power loss.
-fn make_directory(directory: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).create(directory) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        made => made.and_then(|()| directory.parent().map_or(Ok(()), sync_directory)),
-    }
-}
-
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
 }
 
 /// Makes an error of the system one that says what was to be done, and to what.

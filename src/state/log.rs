@@ -194,7 +194,7 @@ impl Shared {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 
     use super::*;
@@ -220,8 +220,16 @@ mod tests {
         }
     }
 
-    /// Sends on what is written.
-    struct Told(Sender<String>);
+    /// A sink that sends on what is written to it.
+    pub(in crate::state) struct Told(Sender<String>);
+
+    impl Told {
+        /// A sink, and where what is written to it arrives until it is dropped.
+        pub(in crate::state) fn channel() -> (Told, Receiver<String>) {
+            let (sender, lines) = mpsc::channel();
+            (Told(sender), lines)
+        }
+    }
 
     impl Write for Told {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -255,8 +263,8 @@ mod tests {
 
     #[test]
     fn lines_are_written_soon_and_the_last_ones_at_the_end() {
-        let (told, lines) = mpsc::channel();
-        let (log, writer) = Log::start(LOGS, Clock::fixed(0), Told(told)).unwrap();
+        let (told, lines) = Told::channel();
+        let (log, writer) = Log::start(LOGS, Clock::fixed(0), told).unwrap();
         log.call(&call(200));
         assert!(lines.recv_timeout(PATIENCE).unwrap().contains(" totpgenerator 200 "));
         log.event(Level::Info, PROGRAM, &"the end", true);
@@ -266,9 +274,9 @@ mod tests {
 
     #[test]
     fn what_is_below_the_level_is_left_out() {
-        let (told, lines) = mpsc::channel();
+        let (told, lines) = Told::channel();
         let logs = Logs { level: Level::Warn, ..LOGS };
-        let (log, writer) = Log::start(logs, Clock::fixed(0), Told(told)).unwrap();
+        let (log, writer) = Log::start(logs, Clock::fixed(0), told).unwrap();
         for status in [200, 404, 500] {
             log.call(&call(status));
         }
@@ -287,8 +295,8 @@ mod tests {
 
     #[test]
     fn a_log_that_is_not_read_costs_lines_but_never_time_or_memory() {
-        let ((told, lines), (asked, being_asked), (let_it, may)) = (mpsc::channel(), sync_channel(1), mpsc::channel());
-        let slow = Slow { asked, may, told: Told(told) };
+        let ((told, lines), (asked, being_asked), (let_it, may)) = (Told::channel(), sync_channel(1), mpsc::channel());
+        let slow = Slow { asked, may, told };
         let (log, writer) = Log::start(LOGS, Clock::fixed(0), slow).unwrap();
         log.call(&call(200));
         being_asked.recv_timeout(PATIENCE).unwrap();
@@ -313,8 +321,8 @@ mod tests {
 
     #[test]
     fn the_end_does_not_wait_for_a_log_that_is_never_read() {
-        let ((told, _lines), (asked, _), (_let_it, may)) = (mpsc::channel(), sync_channel(1), mpsc::channel());
-        let (log, writer) = Log::start(LOGS, Clock::fixed(0), Slow { asked, may, told: Told(told) }).unwrap();
+        let ((told, _lines), (asked, _), (_let_it, may)) = (Told::channel(), sync_channel(1), mpsc::channel());
+        let (log, writer) = Log::start(LOGS, Clock::fixed(0), Slow { asked, may, told }).unwrap();
         log.call(&call(200));
         // Returns, or the test does not.
         drop(writer);
@@ -322,9 +330,9 @@ mod tests {
 
     #[test]
     fn a_log_nobody_can_write_is_counted() {
-        let (told, lines) = mpsc::channel();
+        let (told, lines) = Told::channel();
         drop(lines);
-        let (log, writer) = Log::start(LOGS, Clock::fixed(0), Told(told)).unwrap();
+        let (log, writer) = Log::start(LOGS, Clock::fixed(0), told).unwrap();
         log.call(&call(200));
         log.call(&call(200));
         drop(writer);

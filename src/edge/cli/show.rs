@@ -1,18 +1,23 @@
 //! What the commands print: aligned tables for people, JSON for programs. Keys are shown by their first and last
 //! characters, save in the one answer to the command that made them.
 
+mod json;
+mod table;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
-use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use self::json::{Account, BackupAsJson, Counted, Credits, Delivery, Grant, Key, Notice, Plan, StandingAsJson};
+use self::table::aligned;
 use crate::accounts::{CreatedKey, Standing};
 use crate::config::{Api, Apis, Config};
-use crate::state::store::{
-    AccountRow, Backup, Counts, DeliveryRow, DeliveryState, GrantRow, Granted, KeyRow, NoticeRow,
-};
+use crate::state::store::{AccountRow, Backup, Counts, DeliveryRow, GrantRow, Granted, KeyRow, NoticeRow};
+
+pub(super) use self::json::json;
+pub(super) use self::table::{heading, table};
 
 /// The bare key and nothing else, so that scripts can take it as it is; as JSON, with all that is known of it.
 pub(super) fn created(created: &CreatedKey, as_json: bool) -> String {
@@ -244,240 +249,6 @@ pub(super) fn plans(config: &Config, as_json: bool) -> String {
     table(&["NAME", "CREDITS A MONTH", "BONUS", "REQUESTS A MINUTE", "BURST", "DEFAULT OF"], plans.map(row))
 }
 
-/// A key as JSON. `key` is there in the answer to the command that made it, and nowhere else.
-#[derive(Serialize)]
-struct Key<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<&'a str>,
-    id: i64,
-    account: &'a str,
-    plan: &'a str,
-    prefix: &'a str,
-    last_four: &'a str,
-    name: &'a str,
-    scopes: Option<&'a [String]>,
-    networks: Option<Vec<String>>,
-    origins: Option<&'a [String]>,
-    created_at: String,
-    expires_at: Option<String>,
-    revoked_at: Option<String>,
-    replaced_by: Option<i64>,
-    last_used_at: Option<String>,
-}
-
-impl<'a> Key<'a> {
-    fn new(row: &'a KeyRow, account: &'a AccountRow, key: Option<&'a str>) -> Key<'a> {
-        Key {
-            key,
-            id: row.id,
-            account: &account.email,
-            plan: &account.plan,
-            prefix: &row.prefix,
-            last_four: &row.last_four,
-            name: &row.name,
-            scopes: row.bounds.scopes.as_deref(),
-            networks: row.bounds.networks.as_ref().map(|all| all.iter().map(IpNet::to_string).collect()),
-            origins: row.bounds.origins.as_deref(),
-            created_at: moment(row.created_unix_s),
-            expires_at: row.expires_unix_s.map(moment),
-            revoked_at: row.revoked_unix_s.map(moment),
-            replaced_by: row.replaced_by,
-            last_used_at: row.last_used_unix_s.map(moment),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct Account<'a> {
-    id: i64,
-    email: &'a str,
-    plan: &'a str,
-    bonus_credits: u64,
-    signed_up_at: String,
-    suspended: bool,
-}
-
-impl<'a> From<&'a AccountRow> for Account<'a> {
-    fn from(row: &'a AccountRow) -> Account<'a> {
-        Account {
-            id: row.id,
-            email: &row.email,
-            plan: &row.plan,
-            bonus_credits: row.bonus.granted,
-            signed_up_at: moment(row.signed_up_unix_s),
-            suspended: row.suspended,
-        }
-    }
-}
-
-/// Where an account stands, as JSON.
-#[derive(Serialize)]
-struct StandingAsJson<'a> {
-    #[serde(flatten)]
-    account: Account<'a>,
-    month_start_at: String,
-    renewal_at: String,
-    credits: Credits,
-    live_keys: usize,
-    last_activity_at: Option<String>,
-    last_24_hours: Counted,
-    notices: Vec<Notice>,
-}
-
-/// An account's credits in a billing month.
-#[derive(Serialize)]
-struct Credits {
-    month: Bucket,
-    bonus: Bucket,
-    together: Bucket,
-}
-
-/// Used, and of how many. `null` where the plan is not known.
-#[derive(Serialize)]
-struct Bucket {
-    used: u64,
-    max: Option<u64>,
-    remaining: Option<u64>,
-}
-
-impl From<&Standing> for Credits {
-    fn from(standing: &Standing) -> Credits {
-        let (month_max, month_remaining) = (standing.month_max(), standing.month_remaining());
-        Credits {
-            month: Bucket { used: standing.month_used, max: month_max, remaining: month_remaining },
-            bonus: Bucket {
-                used: standing.bonus_used,
-                max: Some(standing.bonus_max()),
-                remaining: Some(standing.bonus_remaining),
-            },
-            together: Bucket {
-                used: standing.month_used + standing.bonus_used,
-                max: month_max.map(|max| max + standing.bonus_max()),
-                remaining: month_remaining.map(|remaining| remaining + standing.bonus_remaining),
-            },
-        }
-    }
-}
-
-/// Counts as a JSON object.
-pub(super) struct Counted(pub(super) Counts);
-
-impl Serialize for Counted {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_map(named(&self.0))
-    }
-}
-
-#[derive(Serialize)]
-struct Notice {
-    percent: u8,
-    used: u64,
-    max: u64,
-    at: String,
-}
-
-impl From<&NoticeRow> for Notice {
-    fn from(row: &NoticeRow) -> Notice {
-        Notice { percent: row.percent, used: row.used, max: row.max, at: moment(row.at_unix_s) }
-    }
-}
-
-/// A grant as JSON. `account` and `repeated` are there in the answer to the command that made it.
-#[derive(Serialize)]
-struct Grant<'a> {
-    id: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    account: Option<&'a str>,
-    credits: i64,
-    reference: &'a str,
-    note: &'a str,
-    granted_at: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    repeated: Option<bool>,
-}
-
-impl<'a> From<&'a GrantRow> for Grant<'a> {
-    fn from(row: &'a GrantRow) -> Grant<'a> {
-        Grant {
-            id: row.id,
-            account: None,
-            credits: row.credits,
-            reference: &row.reference,
-            note: &row.note,
-            granted_at: moment(row.at_unix_s),
-            repeated: None,
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct BackupAsJson {
-    bytes: u64,
-    accounts: u64,
-    keys: u64,
-    credits_used: u64,
-}
-
-#[derive(Serialize)]
-struct Delivery<'a> {
-    id: i64,
-    account: &'a str,
-    period_start: String,
-    percent: u8,
-    used: u64,
-    max: u64,
-    message_id: String,
-    channel: &'static str,
-    state: &'static str,
-    next_attempt_at: Option<String>,
-    attempts: Vec<Attempt<'a>>,
-}
-
-#[derive(Serialize)]
-struct Attempt<'a> {
-    at: String,
-    outcome: &'a str,
-}
-
-impl<'a> From<&'a DeliveryRow> for Delivery<'a> {
-    fn from(row: &'a DeliveryRow) -> Delivery<'a> {
-        let (state, next_attempt_unix_s) = match row.state {
-            DeliveryState::Pending { next_attempt_unix_s } => ("pending", Some(next_attempt_unix_s)),
-            DeliveryState::Delivered => ("delivered", None),
-            DeliveryState::Abandoned => ("abandoned", None),
-        };
-        let attempts = row.attempts.iter();
-        Delivery {
-            id: row.id,
-            account: &row.notice.account,
-            period_start: moment(row.notice.period.start_unix_s),
-            percent: row.notice.percent,
-            used: row.notice.used,
-            max: row.notice.max,
-            message_id: row.notice.id(),
-            channel: row.channel.as_str(),
-            state,
-            next_attempt_at: next_attempt_unix_s.map(moment),
-            attempts: attempts.map(|row| Attempt { at: moment(row.at_unix_s), outcome: &row.outcome }).collect(),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct Plan<'a> {
-    name: &'a str,
-    credits_a_month: u64,
-    bonus_credits: u64,
-    requests_a_minute: Option<u32>,
-    burst: Option<u32>,
-    default: bool,
-}
-
-pub(super) fn json(value: &impl Serialize) -> String {
-    let text = serde_json::to_string_pretty(value).expect("text, numbers and lists of them are JSON");
-    format!("{text}\n")
-}
-
 pub(super) fn short(key: &KeyRow) -> String {
     format!("{}…{}", key.prefix, key.last_four)
 }
@@ -507,11 +278,6 @@ pub(super) fn named(counts: &Counts) -> [(&'static str, u64); 7] {
     ]
 }
 
-/// A name of JSON and CSV as the head of a column.
-pub(super) fn heading(name: &str) -> String {
-    name.replace('_', " ").to_uppercase()
-}
-
 /// The date, UTC, of a moment.
 pub(super) fn day(unix_s: u64) -> String {
     let moment = moment(unix_s);
@@ -534,42 +300,9 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// Rows under a head.
-pub(super) fn table<R: AsRef<[String]>>(head: &[&str], rows: impl IntoIterator<Item = R>) -> String {
-    let head = head.iter().map(|&cell| cell.to_owned()).collect();
-    let rows = rows.into_iter().map(|row| row.as_ref().to_vec());
-    aligned(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
-}
-
-/// Columns as wide as their widest cell, two spaces apart.
-fn aligned(rows: &[impl AsRef<[String]>]) -> String {
-    let mut widths: Vec<usize> = Vec::new();
-    for row in rows {
-        let row = row.as_ref();
-        widths.resize(widths.len().max(row.len()), 0);
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    let mut text = String::new();
-    for row in rows {
-        let padded = |(cell, &width): (&String, &usize)| format!("{cell:width$}");
-        let cells: Vec<String> = row.as_ref().iter().zip(&widths).map(padded).collect();
-        text += cells.join("  ").trim_end();
-        text.push('\n');
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tables_line_up() {
-        let rows = [["1", "ä", ""], ["22", "bb", "c"]].map(|row| row.map(str::to_owned));
-        assert_eq!(table(&["A", "BBB", "C"], rows), "A   BBB  C\n1   ä\n22  bb   c\n");
-    }
 
     #[test]
     fn moments_are_rfc_3339_at_any_number() {

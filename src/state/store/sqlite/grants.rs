@@ -2,7 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Result, Store, account_by_email, account_by_id, finish, shown};
+use super::accounts::{account_by_email, account_by_id};
+use super::{Result, Store, finish, shown};
 use crate::state::store::{GRANT_CREDITS_MAX, GRANTS_CREDITS_MAX, GrantRow, Granted, NOTE_CHARS_MAX};
 use crate::state::store::{REFERENCE_CHARS_MAX, StoreError};
 

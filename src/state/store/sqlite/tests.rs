@@ -6,7 +6,10 @@ use proptest::prelude::*;
 use ring::rand::SystemRandom;
 
 use super::*;
+use crate::pure::bounds::Bounds;
 use crate::pure::key::ApiKey;
+use crate::pure::plan::Plan;
+use crate::state::store::NewKey;
 
 pub(super) const NOW: u64 = 1_765_924_235;
 pub(super) const EMAIL: &str = "a@example.org";
@@ -50,151 +53,6 @@ pub(super) fn with_account() -> (tempfile::TempDir, Store, i64) {
     let (directory, mut store) = store();
     let account = store.create_account("a@example.org", &plan("free"), NOW).unwrap().id;
     (directory, store, account)
-}
-
-#[test]
-fn accounts_are_found_in_any_case_and_made_once() {
-    let (_directory, mut store) = store();
-    let made = store.create_account(" Ann@Example.org ", &plan("free"), NOW).unwrap();
-    assert_eq!((made.email.as_str(), made.bonus.granted, made.signed_up_unix_s), ("ann@example.org", 500, NOW));
-    assert_eq!(store.account_by_email("ANN@example.ORG").unwrap(), Some(made.clone()));
-    let again = store.create_account("ann@EXAMPLE.org", &plan("pro"), NOW).unwrap_err();
-    assert_eq!(again.to_string(), "an account with the address ann@example.org already exists");
-    store.set_plan("Ann@example.org", &plan("pro"), NOW).unwrap();
-    store.set_suspended("ann@example.org", true, NOW).unwrap();
-    let wanted = AccountRow { plan: "pro".into(), suspended: true, ..made };
-    assert_eq!(store.list_accounts().unwrap(), [wanted]);
-    let error = store.set_plan("b@example.org", &plan("pro"), NOW).unwrap_err();
-    assert_eq!(error.to_string(), "there is no account with the address b@example.org");
-}
-
-#[test]
-fn what_is_no_address_is_refused() {
-    let (_directory, mut store) = store();
-    let long = format!("{}@example.org", "a".repeat(243));
-    for email in ["", "@", "a", "a@", "@b", "a@b@c", "a b@c", "a@b\nc", "a\0@b", &long] {
-        let error = store.create_account(email, &plan("free"), NOW).unwrap_err();
-        assert!(matches!(error, StoreError::InvalidEmail(_)), "{email:?} {error}");
-    }
-    store.create_account(&long[1..], &plan("free"), NOW).unwrap();
-    store.create_account("admin@localhost", &plan("free"), NOW).unwrap();
-}
-
-#[test]
-fn a_key_comes_back_as_it_was_stored() {
-    let (_directory, mut store, account) = with_account();
-    let key = key();
-    let new = NewKey {
-        name: "Büro \"1\", 日本".into(),
-        bounds: Bounds {
-            scopes: Some(vec!["totpgenerator".into(), "a\"b".into()]),
-            networks: Some(vec!["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()]),
-            origins: Some(vec![]),
-        },
-        expires_unix_s: Some(NOW + 60),
-        ..new(&key)
-    };
-    let (made, _) = store.create_key(EMAIL, &plan("free"), &new, NOW).unwrap();
-    assert_eq!((&made.name, &made.bounds, made.expires_unix_s), (&new.name, &new.bounds, new.expires_unix_s));
-    assert_eq!((made.prefix.as_str(), made.last_four.as_str()), (key.prefix(), key.last_four()));
-    assert_eq!((made.hash, made.created_unix_s), (key.hash(), NOW));
-    assert_eq!(store.list_keys(None).unwrap(), std::slice::from_ref(&made));
-    assert_eq!(store.find_key(&made.id.to_string()).unwrap(), made);
-    assert_eq!(store.find_key(&format!(" {} ", key.prefix())).unwrap(), made);
-    assert_eq!(store.load_account(account, NOW).unwrap().1, [made]);
-    // Expired: not loaded, still listed.
-    assert!(store.load_all(NOW + 60).unwrap().2.is_empty());
-    assert_eq!(store.list_keys(Some(account)).unwrap().len(), 1);
-    assert!(store.list_keys(Some(account + 1)).unwrap().is_empty());
-}
-
-#[test]
-fn keys_are_named_by_number_or_prefix_and_errors_never_repeat_one() {
-    let (_directory, mut store, _) = with_account();
-    let (one, two) = (key(), key());
-    store.create_key(EMAIL, &plan("free"), &new(&one), NOW).unwrap();
-    store.create_key(EMAIL, &plan("free"), &new(&two), NOW).unwrap();
-    assert_eq!(store.find_key("2").unwrap().hash, two.hash());
-    let (prefix, last_four) = (two.prefix(), two.last_four());
-    let wrong = format!("{prefix}{}", "0".repeat(34));
-    for which in [prefix, &two.as_str()[..20], &format!("{prefix}…{last_four}"), two.as_str()] {
-        assert_eq!(store.find_key(which).unwrap().hash, two.hash(), "{which}");
-    }
-    let other = ["3", "-1", "", "pg-______", "%", "99999999999999999999", "x' OR 1=1 --", "pg-…é", "éééééééééééé"];
-    for which in other.iter().copied().chain([wrong.as_str(), &format!("{prefix}…____"), &format!("{prefix}…")]) {
-        let error = store.find_key(which).unwrap_err();
-        assert!(matches!(error, StoreError::NoSuchKey(_) | StoreError::KeyTooShort(_)), "{which} {error}");
-        assert_eq!(which == "pg-…é", matches!(error, StoreError::KeyTooShort(_)), "{which} {error}");
-    }
-    for which in ["pg-", "pg-%", &prefix[..8]] {
-        let error = store.find_key(which).unwrap_err().to_string();
-        let wanted = "is too short: a key goes by its number, by at least its first 9 characters or by all of it";
-        assert_eq!(error, format!("{which} {wanted}"));
-    }
-    let error = store.find_key(key().as_str()).unwrap_err().to_string();
-    assert!(error.starts_with("there is no key pg-") && error.ends_with('…') && error.len() < 32, "{error}");
-    store.connection.execute("UPDATE api_key SET prefix = 'pg-AbCdEf'", []).unwrap();
-    let error = store.find_key("pg-AbCdEf").unwrap_err().to_string();
-    assert_eq!(error, "several keys begin with pg-AbCdEf; use the number that `polygate keys list` shows");
-}
-
-#[test]
-fn a_key_is_revoked_and_rotated_once() {
-    let (_directory, mut store, _) = with_account();
-    let keys = [key(), key(), key()];
-    let (first, _) = store
-        .create_key(EMAIL, &plan("free"), &NewKey { expires_unix_s: Some(NOW + 50), ..new(&keys[0]) }, NOW)
-        .unwrap();
-    let (second, _) = store.rotate_key(first.id, &new(&keys[1]), 60, NOW).unwrap();
-    let old = store.find_key("1").unwrap();
-    // Grace makes no key live longer than it would have.
-    assert_eq!((old.expires_unix_s, old.replaced_by), (Some(NOW + 50), Some(second.id)));
-    let error = store.rotate_key(first.id, &new(&keys[2]), 60, NOW).unwrap_err();
-    assert_eq!(error.to_string(), "key 1 has already been replaced by key 2");
-    let (revoked, _) = store.revoke_key(second.id, NOW + 1).unwrap();
-    assert_eq!(store.find_key("2").unwrap(), revoked);
-    for error in [store.revoke_key(2, NOW).unwrap_err(), store.rotate_key(1, &new(&keys[2]), 0, NOW + 50).unwrap_err()]
-    {
-        assert!(matches!(error, StoreError::KeyNotLive(_)), "{error}");
-    }
-    assert_eq!(store.list_keys(None).unwrap().len(), 2);
-}
-
-#[test]
-fn everything_has_a_limit() {
-    let (_directory, mut store, _) = with_account();
-    let key_ = key();
-    let texts = |count: usize, length: usize| Some(vec!["x".repeat(length); count]);
-    let with = |scopes, origins, networks, name: &str| NewKey {
-        name: name.into(),
-        bounds: Bounds { scopes, origins, networks },
-        ..new(&key_)
-    };
-    let networks = |count| Some(vec!["192.0.2.0/24".parse().unwrap(); count]);
-    for refused in [
-        with(None, None, None, &"ü".repeat(101)),
-        with(None, None, None, "two\nlines"),
-        with(texts(33, 1), None, None, ""),
-        with(None, texts(33, 1), None, ""),
-        with(None, None, networks(33), ""),
-        with(texts(1, 256), None, None, ""),
-    ] {
-        assert!(matches!(store.create_key(EMAIL, &plan("free"), &refused, NOW), Err(StoreError::TooMuch(_))));
-    }
-    store
-        .create_key(EMAIL, &plan("free"), &with(texts(32, 255), texts(32, 255), networks(32), &"ü".repeat(100)), NOW)
-        .unwrap();
-    store.connection.execute_batch("BEGIN").unwrap();
-    for i in 1..1_000_u32 {
-        let sql = "INSERT INTO api_key (account_id, hash, prefix, last_four, name, created_unix_s) \
-                   VALUES (1, cast(printf('%032d', ?1) AS BLOB), 'pg-', '0000', '', 0)";
-        store.connection.execute(sql, [i]).unwrap();
-    }
-    store.connection.execute_batch("COMMIT").unwrap();
-    let another = key();
-    assert!(matches!(store.create_key(EMAIL, &plan("free"), &new(&another), NOW), Err(StoreError::TooMuch(_))));
-    store.revoke_key(2, NOW).unwrap();
-    store.create_key(EMAIL, &plan("free"), &new(&another), NOW).unwrap();
 }
 
 #[test]

@@ -3,7 +3,8 @@
 
 use rusqlite::{Row, params};
 
-use super::{Result, Store, key_of_row};
+use super::keys::key_of_row;
+use super::{Result, Store};
 use crate::state::store::{AccountUsage, ApiUsage, Counts, DayUsage, HourUsage, KeyUsage, NoticeRow};
 
 /// What hourly counts are added up by.
