@@ -35,6 +35,7 @@ use crate::pure::fault::Fault;
 use crate::pure::hidden::Hidden;
 use crate::pure::upstream::budget;
 use crate::pure::upstream::target::Base;
+use crate::state::authorities::NoAuthorities;
 use crate::state::cache::Cache;
 use crate::state::clock::Clock;
 
@@ -54,6 +55,14 @@ pub enum UpstreamError {
         file: PathBuf,
         /// Why.
         cause: io::Error,
+    },
+    /// It has https targets, and nothing says by whom they are to be trusted.
+    #[error("apis.{api}.upstream: {cause} or set apis.{api}.ca")]
+    NoAuthorities {
+        /// Whose.
+        api: String,
+        /// Why.
+        cause: NoAuthorities,
     },
 }
 
@@ -76,11 +85,8 @@ impl Upstream {
     /// An API that nobody has called yet.
     ///
     /// # Errors
-    /// The file of certificate authorities cannot be read, or holds none.
+    /// As of [`Clients::new`].
     pub fn new(settings: &Arc<UpstreamApi>, clock: Clock) -> Result<Upstream, UpstreamError> {
-        let api = || settings.name.clone();
-        let clients =
-            Clients::new(settings).map_err(|(file, cause)| UpstreamError::Certificates { api: api(), file, cause })?;
         let allowed = allowed(settings.methods.iter().map(Method::as_str));
         let given = |(name, value): &(HeaderName, Hidden<String>)| {
             let mut value = HeaderValue::from_str(value.expose()).ok()?;
@@ -91,7 +97,7 @@ impl Upstream {
             settings: Arc::clone(settings),
             allowed,
             set_headers: settings.set_headers.iter().filter_map(given).collect(),
-            clients,
+            clients: Clients::new(settings)?,
             cache: (settings.cache_bytes > 0).then(|| Cache::new(settings.cache_bytes, clock.clone())),
             targets: Arc::new(Targets::new(settings, clock)),
             under_way: Arc::default(),

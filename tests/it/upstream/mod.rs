@@ -1,5 +1,6 @@
 //! APIs that an upstream answers, over real sockets.
 
+mod authorities;
 mod behaviours;
 mod bodies;
 mod calls;
