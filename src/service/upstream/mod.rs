@@ -24,7 +24,7 @@ use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
 
 pub use self::answer::{Answer, Body, Content, Source};
-pub use self::request::{Ask, From, Sent};
+pub use self::request::{Ask, From, Sent, new_trace};
 pub use self::trial::{Trial, Tried};
 
 use self::client::{Clients, Failure};

@@ -6,6 +6,6 @@ mod bodies;
 mod calls;
 mod others;
 mod promises;
-mod server;
+pub mod server;
 mod streams;
 mod tries;

@@ -186,6 +186,18 @@ fn the_log_tells_of_flaws_but_nothing_of_requests_answers_and_secrets() {
             break;
         }
     }
+    let traces: Vec<(String, Option<String>)> = lines
+        .iter()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .filter(|line| line["route"] == "a")
+        .map(|line| (line["request_id"].to_string(), line["trace_id"].as_str().map(str::to_owned)))
+        .collect();
+    // What a target is told, and what is written down, is one trace, and bears the id of the request.
+    for seen in server.seen.lock().unwrap().iter() {
+        let trace = seen.header("traceparent")[3..35].to_owned();
+        assert!(traces.contains(&(format!("\"{}\"", seen.header("x-request-id")), Some(trace.clone()))), "{traces:?}");
+        assert_eq!(seen.header("x-request-id").replace('-', ""), trace);
+    }
     let told = lines.join("\n");
     assert!(told.contains("the upstream of a gave an answer with a flaw: unexpected end at byte 17"), "{told}");
     for code in ["upstream-unreadable", "upstream-rejected", "upstream-refused-us", "invalid-path"] {
