@@ -578,3 +578,40 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_other_is_told_by_its_key() {
+    let secret = "whsec_c2VjcmV0IG9mIDMyIGJ5dGVzLCBub3QgYSBzaG93bi4=";
+    for (yaml, keys) in [
+        ("", ""),
+        ("listen: 127.0.0.1:1", "listen"),
+        ("tls: { certificate: a, key: b }", "tls"),
+        ("http2_prior_knowledge: true", "http2_prior_knowledge"),
+        ("private_listen: 127.0.0.1:1", "private_listen"),
+        ("data: elsewhere", "data"),
+        ("durability: power", "durability"),
+        ("trusted_proxies: [127.0.0.1]", "trusted_proxies"),
+        ("default_plan: pro", "default_plan"),
+        ("open: { burst: 1 }", "open"),
+        ("answers: { exhausted_status: 402 }", "answers"),
+        ("answers: { not_acceptable: send-json }", "answers"),
+        (&format!("notices: {{ webhook: {{ url: 'http://a', secret: '{secret}' }} }}"), "notices"),
+        ("logs: { level: warn }", "logs"),
+        ("traces: { endpoint: 'http://a' }", "traces"),
+        ("limits: { body_bytes: 1 }", "limits"),
+        ("retention: { usage_days: 1 }", "retention"),
+        (
+            "plans: { free: { credits_a_month: 1 }, new: { credits_a_month: 1 } }",
+            "plans.free plans.new plans.starter plans.pro plans.mega",
+        ),
+        (
+            "apis: { key2otp: { cost: 2 }, analytics: { enabled: false }, a: { upstream: http://b } }",
+            "apis.key2otp apis.analytics apis.a",
+        ),
+    ] {
+        let (default, other) = (Config::default(), loaded(yaml));
+        assert_eq!(other.changed_from(&default).join(" "), keys);
+        let sorted = |config: Vec<String>| config.into_iter().collect::<std::collections::BTreeSet<_>>();
+        assert_eq!(sorted(default.changed_from(&other)), sorted(other.changed_from(&default)), "{yaml}");
+    }
+}

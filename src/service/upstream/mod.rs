@@ -28,7 +28,7 @@ pub use self::request::{Ask, From, Sent, new_trace};
 pub use self::trial::{Trial, Tried};
 
 use self::client::{Clients, Failure};
-use self::targets::{Chosen, Targets};
+use self::targets::{Chosen, Standing, Targets};
 use crate::config::UpstreamApi;
 use crate::pure::contract::{self, Found};
 use crate::pure::fault::Fault;
@@ -133,6 +133,11 @@ impl Upstream {
         let body = Some(&**body).filter(|body| !body.is_empty());
         let query = head.uri.query().unwrap_or_default();
         operation.check(&texts, &contract::Asked { query, header: &header, body }).map_err(Fault::NotAsDescribed)
+    }
+
+    /// Calls under way, and how its targets are doing.
+    pub fn standing(&self) -> (usize, Standing) {
+        (self.under_way.load(Relaxed), self.targets.standing())
     }
 
     /// What is set for it.
