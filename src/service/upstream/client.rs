@@ -124,8 +124,7 @@ impl Clients {
     /// The terms of an API.
     ///
     /// # Errors
-    /// Whether its targets can be trusted is to be seen by certificate authorities of which there are none, or whose file
-    /// cannot be used.
+    /// As of [`Upstream::new`](super::Upstream::new).
     pub fn new(settings: &UpstreamApi) -> Result<Clients, UpstreamError> {
         let api = || settings.name.clone();
         let roots: Arc<RootCertStore> = match &settings.ca {

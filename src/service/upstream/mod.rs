@@ -85,7 +85,8 @@ impl Upstream {
     /// An API that nobody has called yet.
     ///
     /// # Errors
-    /// As of [`Clients::new`].
+    /// Nothing says by whom its https targets are to be trusted: the file of certificate authorities cannot be read, or holds
+    /// none, or the system has none.
     pub fn new(settings: &Arc<UpstreamApi>, clock: Clock) -> Result<Upstream, UpstreamError> {
         let allowed = allowed(settings.methods.iter().map(Method::as_str));
         let given = |(name, value): &(HeaderName, Hidden<String>)| {
