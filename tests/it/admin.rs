@@ -1,10 +1,12 @@
 //! Administration of the real program at its private listener: how upstreams are doing, a reload, the end.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::sync::Mutex;
 use std::sync::mpsc;
 
+use polygate::config::Config;
 use polygate::state::clock::Clock;
 use serde_json::{Value, json};
 
@@ -210,4 +212,44 @@ fn a_drain_is_answered_and_then_calls_under_way_are_finished() {
     assert!(server.child.wait().unwrap().success(), "{lines:?}");
     assert!(lines.iter().any(|line| line.contains("polygate stops, as it was asked to at the private listener")));
     assert!(lines.last().unwrap().ends_with("polygate has stopped"), "{lines:?}");
+}
+
+#[test]
+fn what_is_other_is_told_by_its_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("polygate.yaml");
+    let secret = "whsec_c2VjcmV0IG9mIDMyIGJ5dGVzLCBub3QgYSBzaG93bi4=";
+    for (yaml, keys) in [
+        ("", ""),
+        ("listen: 127.0.0.1:1", "listen"),
+        ("tls: { certificate: a, key: b }", "tls"),
+        ("http2_prior_knowledge: true", "http2_prior_knowledge"),
+        ("private_listen: 127.0.0.1:1", "private_listen"),
+        ("data: elsewhere", "data"),
+        ("durability: power", "durability"),
+        ("trusted_proxies: [127.0.0.1]", "trusted_proxies"),
+        ("default_plan: pro", "default_plan"),
+        ("open: { burst: 1 }", "open"),
+        ("answers: { exhausted_status: 402 }", "answers"),
+        ("answers: { not_acceptable: send-json }", "answers"),
+        (&format!("notices: {{ webhook: {{ url: 'http://a', secret: '{secret}' }} }}"), "notices"),
+        ("logs: { level: warn }", "logs"),
+        ("traces: { endpoint: 'http://a' }", "traces"),
+        ("limits: { body_bytes: 1 }", "limits"),
+        ("retention: { usage_days: 1 }", "retention"),
+        (
+            "plans: { free: { credits_a_month: 1 }, new: { credits_a_month: 1 } }",
+            "plans.free plans.new plans.starter plans.pro plans.mega",
+        ),
+        (
+            "apis: { key2otp: { cost: 2 }, analytics: { enabled: false }, a: { upstream: http://b } }",
+            "apis.key2otp apis.analytics apis.a",
+        ),
+    ] {
+        std::fs::write(&file, yaml).unwrap();
+        let (default, other) = (Config::default(), Config::load(Some(&file), std::iter::empty()).unwrap());
+        assert_eq!(other.changed_from(&default).join(" "), keys);
+        let sorted = |config: Vec<String>| config.into_iter().collect::<BTreeSet<_>>();
+        assert_eq!(sorted(default.changed_from(&other)), sorted(other.changed_from(&default)), "{yaml}");
+    }
 }
