@@ -40,7 +40,7 @@ use crate::state::load::Load;
 use crate::state::log::Log;
 use crate::state::meter::{Caller, Hold, Meter};
 use crate::state::metrics::{Metrics, RouteMetrics};
-use crate::state::traces::{Origin, Traces};
+use crate::state::traces::{Begun, Origin, Traces};
 use crate::state::usage::UsageReader;
 
 pub use self::streamed::{Broken, Streamed};
@@ -135,10 +135,12 @@ pub struct Context {
     pub now_unix_s: u64,
     /// When it came.
     pub came: Came,
-    /// The trace that it is part of.
+    /// The trace that it is part of, as its caller says; from [`decode`] on, what an upstream is told.
     pub parent: Option<TraceParent>,
     /// What else the caller says of that trace, in `tracestate`; read only where traces are on.
     pub trace_state: Option<String>,
+    /// Its span in that trace, where an upstream is told of it.
+    pub span: Option<Begun>,
     /// Its method, as the log has it.
     pub method: &'static str,
     /// Whether its client can see that a body without a length has broken off: not with HTTP/1.0 (RFC 9112 section 8).
@@ -196,13 +198,30 @@ impl Context {
         if gateway.traces.are_on() {
             let route = head.as_ref().and_then(|head| gateway.catalog.find(head.uri.path()));
             let (path, trace_state) = (route.map(|route| &*route.path), self.trace_state.as_deref());
-            gateway.traces.call(&call, &Origin { path, parent: self.parent, trace_state });
+            gateway.traces.call(&call, &Origin { path, parent: self.parent, trace_state }, self.span.take());
         }
     }
 
     /// Writes down that the call ended without an answer, and in a word why.
     pub fn unanswered(&mut self, code: &'static str) {
         self.ended(UNANSWERED, Some(code), None, 0);
+    }
+
+    /// The trace as an upstream is told of it: asked by this call, if that is sampled, and in a trace that begins here if the
+    /// caller has none; `None` where what the caller says will do.
+    fn trace(&mut self, head: &RequestHead) -> Option<TraceParent> {
+        let origin = Origin { path: None, parent: self.parent, trace_state: self.trace_state.as_deref() };
+        self.span = self.gateway.traces.begin(self.came.unix_ms, &origin);
+        let trace = match (&self.span, self.parent) {
+            (Some(span), _) => span.as_parent(),
+            (None, Some(_)) => return None,
+            (None, None) => {
+                let is_own = head.headers.get("x-request-id") != Some(&self.request_id);
+                upstream::new_trace(is_own.then_some(&self.request_id))
+            }
+        };
+        self.parent = Some(trace);
+        Some(trace)
     }
 
     /// Who calls what, as the ledger has it; `None` for callers without a key.
@@ -419,14 +438,14 @@ impl Call<Admitted> {
 }
 
 /// What is asked for? Query and body become parameters; the first fault is the one reported.
-pub fn decode(call: Call<Received>) -> Flow<Decoded> {
-    match read(&call) {
+pub fn decode(mut call: Call<Received>) -> Flow<Decoded> {
+    match read(&mut call) {
         Ok(asked) => Ok(call.with(|Received { request, .. }| Decoded { route: request.route, asked })),
         Err(fault) => Err(call.refuse(fault)),
     }
 }
 
-fn read(Call { context, state: Received { request, body } }: &Call<Received>) -> Result<Asked, Fault> {
+fn read(Call { context, state: Received { request, body } }: &mut Call<Received>) -> Result<Asked, Fault> {
     // What cannot be read at all is refused before what is read badly.
     let kind = if body.is_empty() { None } else { Some(body_kind(request)?) };
     let service = &request.route.service;
@@ -448,18 +467,16 @@ fn read(Call { context, state: Received { request, body } }: &Call<Received>) ->
 
 /// What an upstream is asked: all of it, as it came, but for a body that is to become JSON.
 fn ask(
-    context: &Context,
+    context: &mut Context,
     upstream: &Arc<Upstream>,
     request: &Request,
     kind: Option<BodyKind<'_>>,
     body: &Bytes,
 ) -> Result<Asked, Fault> {
-    let from = upstream::From {
-        address: context.address,
-        is_https: context.is_https,
-        request_id: &context.request_id,
-        is_traced: context.parent.is_some(),
-    };
+    let is_traced = context.parent.is_some();
+    let trace = context.trace(&request.head);
+    let (address, is_https, request_id) = (context.address, context.is_https, &context.request_id);
+    let from = upstream::From { address, is_https, request_id, is_traced, trace };
     let body = upstream::Sent { kind, body: body.clone(), bytes_max: request.route.body_bytes };
     let ask = upstream::Ask::new(upstream, &request.route.path, &request.head, body, &from)?;
     Ok(Asked::Upstream(Box::new((Arc::clone(upstream), ask))))

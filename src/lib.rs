@@ -22,10 +22,13 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 
+use tokio::sync::Notify;
+
 use crate::config::Config;
 use crate::edge::http::listeners::Listeners;
 use crate::edge::http::serve::End;
 use crate::edge::http::tls;
+use crate::edge::private::Control;
 use crate::edge::reload::{self, Reloader, Source};
 use crate::gateway::{Current, Gateway};
 use crate::service::catalog::Catalog;
@@ -66,6 +69,7 @@ pub enum RunError {
 /// calling thread.
 ///
 /// The listeners are bound outside, so that a port of 0 can be asked what it became. The configuration follows `source`.
+/// Operators can end serving at the private listener, too.
 /// `ready` is called once, when all that can fail at a start has been done. `report` is told of accounts whose plan is not
 /// defined, of receivers that cannot be reached and of trouble with the disk, while serving goes on.
 pub fn run(
@@ -81,14 +85,21 @@ pub fn run(
     let current = Arc::new(Current::new(gateway.clone()));
     // Ends last, to say that the others are ending.
     let private = listeners.private.take();
-    let _observing = private.map(|private| edge::private::watch(private, gateway.clone())).transpose()?;
+    let drain = Arc::new(Notify::new());
+    let control = Control { current: current.clone(), asker: source.asker(), drain: drain.clone() };
+    let _observing = private.map(|private| edge::private::watch(private, control)).transpose()?;
     // Ends after the calls: what the last of them cost is folded.
     let settings = folder.settings();
     let _folding = folder::watch(folder)?;
     let _watching = keyring::watch(gateway.keyring.clone(), Store::open(&gateway.config.data)?, report.clone())?;
     let _following = reload::watch(source, Reloader::start(current.clone(), settings, report.clone())?)?;
     let _renewing = listeners.tls.as_ref().map(|tls| tls::watch(tls.clone(), report)).transpose()?;
-    let mut shutdown = pin!(shutdown);
+    let mut shutdown = pin!(async {
+        tokio::select! {
+            end = shutdown => end,
+            () = drain.notified() => End::Stop,
+        }
+    });
     let mut ready = Some(ready);
     // The server first asks whether to stop when its threads are there; and what asks it to is listened to from then on.
     let shutdown = poll_fn(|context| {

@@ -47,7 +47,7 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// Whether they take HTTP/2 without TLS. Default no.
     pub http2_prior_knowledge: bool,
-    /// Where the private listener is bound, for metrics and health. Default nowhere.
+    /// Where the private listener is bound, for metrics, health and administration. Default nowhere.
     pub private_listen: Option<SocketAddr>,
     /// The data directory: database and journal. Default `polygate-data`.
     pub data: PathBuf,
@@ -125,6 +125,76 @@ impl Config {
         keep("traces", traces, &running.traces, &mut waiting);
         (self, waiting)
     }
+}
+
+impl Config {
+    /// The keys that are other than in `before`, plans and APIs by their names.
+    pub fn changed_from(&self, before: &Config) -> Vec<String> {
+        // All of them: one that is added is to be told, too.
+        let Config {
+            listen,
+            tls,
+            http2_prior_knowledge,
+            private_listen,
+            data,
+            durability,
+            trusted_proxies,
+            plans,
+            default_plan,
+            open,
+            apis,
+            exhausted_status,
+            not_acceptable,
+            notices,
+            logs,
+            traces,
+            limits,
+            retention,
+        } = self;
+        let answers = (*exhausted_status, *not_acceptable) != (before.exhausted_status, before.not_acceptable);
+        let keys = [
+            ("listen", *listen != before.listen),
+            ("tls", *tls != before.tls),
+            ("http2_prior_knowledge", *http2_prior_knowledge != before.http2_prior_knowledge),
+            ("private_listen", *private_listen != before.private_listen),
+            ("data", *data != before.data),
+            ("durability", *durability != before.durability),
+            ("trusted_proxies", *trusted_proxies != before.trusted_proxies),
+            // A plan that is another is told by its own name.
+            ("default_plan", default_plan.name != before.default_plan.name),
+            ("open", *open != before.open),
+            ("answers", answers),
+            ("notices", *notices != before.notices),
+            ("logs", *logs != before.logs),
+            ("traces", *traces != before.traces),
+            ("limits", *limits != before.limits),
+            ("retention", *retention != before.retention),
+        ];
+        let keys = keys.into_iter().filter(|(_, is_other)| *is_other).map(|(key, _)| key.to_owned());
+        let plan = |plan: &Arc<Plan>| format!("plans.{}", plan.name);
+        let api = |api: &Arc<UpstreamApi>| format!("apis.{}", api.name);
+        let built_in = [
+            (apis.totpgenerator != before.apis.totpgenerator),
+            (apis.key2otp != before.apis.key2otp),
+            (apis.analytics != before.apis.analytics),
+        ];
+        let built_in = Apis::BUILT_IN.into_iter().zip(built_in).filter(|(_, is_other)| *is_other);
+        keys.chain(changed(plans, &before.plans, plan))
+            .chain(built_in.map(|((name, _), _)| format!("apis.{name}")))
+            .chain(changed(&apis.upstreams, &before.apis.upstreams, api))
+            .collect()
+    }
+}
+
+/// The names of what is other, or not there, in one of the two.
+fn changed<T: PartialEq>(now: &[T], before: &[T], name: impl Fn(&T) -> String) -> Vec<String> {
+    let mut names: Vec<String> = now.iter().filter(|it| !before.contains(it)).map(&name).collect();
+    for gone in before.iter().filter(|it| !now.contains(it)).map(&name) {
+        if !names.contains(&gone) {
+            names.push(gone);
+        }
+    }
+    names
 }
 
 fn keep<T: Clone + PartialEq>(key: &'static str, value: &mut T, running: &T, waiting: &mut Vec<&'static str>) {

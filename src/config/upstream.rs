@@ -47,7 +47,7 @@ pub struct UpstreamApi {
     pub answer_bytes: u64,
     /// What becomes of answers that are not JSON.
     pub formats: AnswerFormats,
-    /// The certificate authorities that sign for https targets, in PEM. Default those of the public internet.
+    /// The certificate authorities that sign for https targets, in PEM. Default those that the system trusts.
     pub ca: Option<PathBuf>,
     /// Whether HTTP/2 is spoken, over http without asking. Default no.
     pub http2: bool,

@@ -2,16 +2,21 @@
 
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Uri;
+use http::uri::Scheme;
 use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::TokioExecutor;
-use rustls::CertificateError;
 use rustls::crypto::ring;
+use rustls::{CertificateError, ClientConfig, RootCertStore};
+
+use crate::state::authorities::{self, Authorities};
 
 /// What the program calls itself.
 pub const AGENT: &str = concat!("polygate/", env!("CARGO_PKG_VERSION"));
@@ -21,20 +26,26 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Sends requests, encrypted where their address says so.
 pub type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
-/// A client that keeps no connection: it is used seldom, and receivers close what is idle. Fails when TLS cannot be set up,
-/// which does not depend on the receiver.
-pub fn new() -> io::Result<HttpClient> {
+/// A client for the receiver at `uri` that keeps no connection: it is used seldom, and receivers close what is idle. Fails
+/// where the receiver is to be trusted by the certificate authorities of the system, and there are none; `key` says in the
+/// configuration where it is.
+pub fn new(key: &str, uri: &Uri) -> io::Result<HttpClient> {
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     http.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    // The authorities that the program brings along: a bare machine or container has none.
-    let https = HttpsConnectorBuilder::new()
-        .with_provider_and_webpki_roots(ring::default_provider())
+    let roots = if uri.scheme() == Some(&Scheme::HTTPS) { trusted(key)?.roots } else { RootCertStore::empty().into() };
+    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(http);
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(http);
     Ok(Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(https))
+}
+
+/// The certificate authorities by which the receiver is trusted that `key` names.
+pub fn trusted(key: &str) -> io::Result<Authorities> {
+    authorities::system().map_err(|error| io::Error::other(format!("{key}: {error}")))
 }
 
 /// In a few words, why a request got no answer.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ring::digest::{SHA256, digest};
-use tokio::sync::Notify;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::info;
 
@@ -28,7 +28,8 @@ use crate::state::store::Store;
 pub struct Source {
     file: Option<PathBuf>,
     reload: Box<dyn Fn() -> Result<Config, ConfigErrors> + Send>,
-    asked: Arc<Notify>,
+    asker: Asker,
+    asked: mpsc::Receiver<Option<oneshot::Sender<Outcome>>>,
     /// What has been in the file; nothing where it cannot be read, or only once.
     content: Steady<Option<Digest>>,
 }
@@ -36,17 +37,60 @@ pub struct Source {
 type Digest = [u8; 32];
 
 impl Source {
-    /// A source that `reload` reads when `file` has changed or when it is `asked`. What is no regular file is never looked at.
+    /// A source that `reload` reads when `file` has changed or when its [`Asker`] says so. What is no regular file is never
+    /// looked at.
     ///
     /// To be made before the configuration is loaded that is served with at first: what changes after that counts.
-    pub fn new(
-        file: Option<PathBuf>,
-        reload: impl Fn() -> Result<Config, ConfigErrors> + Send + 'static,
-        asked: Arc<Notify>,
-    ) -> Source {
+    pub fn new(file: Option<PathBuf>, reload: impl Fn() -> Result<Config, ConfigErrors> + Send + 'static) -> Source {
         let content = Steady::new(look(&file));
-        Source { file, reload: Box::new(reload), asked, content }
+        let (asker, asked) = mpsc::channel(ASKED_MAX);
+        Source { file, reload: Box::new(reload), asker: Asker(asker), asked, content }
     }
+
+    /// What has it read.
+    pub fn asker(&self) -> Asker {
+        self.asker.clone()
+    }
+}
+
+/// Has a configuration read again, by a server that follows its [`Source`].
+#[derive(Clone)]
+pub struct Asker(mpsc::Sender<Option<oneshot::Sender<Outcome>>>);
+
+impl Asker {
+    /// Waits for nothing.
+    pub fn ask(&self) {
+        // Where it is full, the file is still to be read for others.
+        let _ = self.0.try_send(None);
+    }
+
+    /// Waits for what comes of it; `None` if nobody follows the source any more.
+    pub async fn outcome(&self) -> Option<Outcome> {
+        let (done, outcome) = oneshot::channel();
+        self.0.send(Some(done)).await.ok()?;
+        outcome.await.ok()
+    }
+}
+
+/// What came of reading a configuration again.
+pub type Outcome = Result<Reloaded, NotReloaded>;
+
+/// Another configuration is in force.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// The keys that are other than before.
+    pub changed: Vec<String>,
+    /// The keys that wait for the next start.
+    pub waiting: Vec<&'static str>,
+}
+
+/// The configuration in use stays.
+#[derive(Debug)]
+pub enum NotReloaded {
+    /// There are mistakes in the other one, each with its key.
+    Mistakes(Vec<String>),
+    /// It could not be taken over.
+    Failed(RunError),
 }
 
 fn look(file: &Option<PathBuf>) -> Option<Digest> {
@@ -112,22 +156,33 @@ impl Reloader {
     }
 
     /// Reads the configuration again, and tells the operator what came of it.
-    fn follow(&mut self, source: &Source) {
-        let reloaded = match (source.reload)() {
-            Ok(config) => self.reload(config).map_err(|error| error.to_string()),
-            // A line of the log is one line.
-            Err(errors) => Err(format!("the configuration has mistakes: {}", errors.mistakes().join("; "))),
+    fn follow(&mut self, source: &Source) -> Outcome {
+        let before = self.current.load_full();
+        let outcome = match (source.reload)() {
+            Ok(config) => self
+                .reload(config)
+                .map_err(NotReloaded::Failed)
+                .map(|waiting| Reloaded { changed: self.current.load().config.changed_from(&before.config), waiting }),
+            Err(errors) => Err(NotReloaded::Mistakes(errors.mistakes().to_vec())),
         };
-        match reloaded {
-            Ok(waiting) if waiting.is_empty() => {
+        match &outcome {
+            Ok(Reloaded { waiting, .. }) if waiting.is_empty() => {
                 info!(target: PROGRAM, "configuration reloaded");
             }
-            Ok(waiting) => {
+            Ok(Reloaded { waiting, .. }) => {
                 let keys = waiting.join(", ");
                 (self.report)(&format_args!("configuration reloaded; what waits for the next start: {keys}"));
             }
-            Err(error) => (self.report)(&format_args!("the configuration in use stays: {error}")),
+            // A line of the log is one line.
+            Err(NotReloaded::Mistakes(mistakes)) => (self.report)(&format_args!(
+                "the configuration in use stays: the configuration has mistakes: {}",
+                mistakes.join("; ")
+            )),
+            Err(NotReloaded::Failed(error)) => {
+                (self.report)(&format_args!("the configuration in use stays: {error}"));
+            }
         }
+        outcome
     }
 }
 
@@ -137,21 +192,29 @@ pub fn watch(mut source: Source, mut reloader: Reloader) -> io::Result<Backgroun
     background::start("configuration", move || async move {
         let mut looks = interval(INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let asked = source.asked.clone();
         loop {
             tokio::select! {
-                () = asked.notified() => {
+                // The source has an asker of its own: there is always one.
+                Some(waiting) = source.asked.recv() => {
                     // Nobody is in the midst of writing a file of which they say that it can be read.
                     source.content = Steady::new(look(&source.file));
-                    reloader.follow(&source);
+                    let outcome = reloader.follow(&source);
+                    if let Some(waiting) = waiting {
+                        // Who has asked may have gone.
+                        let _ = waiting.send(outcome);
+                    }
                 }
                 _ = looks.tick() => if source.content.takes(look(&source.file)) {
-                    reloader.follow(&source);
+                    // The operator has been told.
+                    let _ = reloader.follow(&source);
                 }
             }
         }
     })
 }
+
+/// How many may wait for a configuration to be read.
+const ASKED_MAX: usize = 32;
 
 /// How often the file is looked at. It counts when two looks have found the same.
 const INTERVAL: Duration = Duration::from_secs(1);

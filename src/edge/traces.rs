@@ -62,7 +62,7 @@ impl Collector {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         Ok(Collector {
-            client: client::new()?,
+            client: client::new("traces.endpoint", config.endpoint.uri())?,
             uri: config.endpoint.uri().clone(),
             headers,
             resource: ResourceAttributesWithSchema::from(&traces::resource()),

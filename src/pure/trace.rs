@@ -1,5 +1,9 @@
 //! The trace that a call is part of, as W3C Trace Context says it in `traceparent`.
 
+use std::fmt;
+
+use data_encoding::HEXLOWER;
+
 /// The id of a trace: 32 lower-case hexadecimal digits, not all of them zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceId([u8; 32]);
@@ -8,7 +12,7 @@ pub struct TraceId([u8; 32]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpanId([u8; 16]);
 
-/// Where in a trace a call comes from.
+/// Where in a trace a call comes from. Shown as a `traceparent` header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceParent {
     /// The trace.
@@ -20,6 +24,14 @@ pub struct TraceParent {
 }
 
 impl TraceParent {
+    /// Of these ids, neither of which may be zero.
+    pub fn new(trace_id: [u8; 16], span_id: [u8; 8], sampled: bool) -> TraceParent {
+        let (mut trace, mut span) = ([0; 32], [0; 16]);
+        HEXLOWER.encode_mut(&trace_id, &mut trace);
+        HEXLOWER.encode_mut(&span_id, &mut span);
+        TraceParent { trace_id: TraceId(trace), span_id: SpanId(span), sampled }
+    }
+
     /// Reads a `traceparent` header (W3C Trace Context, section 3.2); `None` for what is none.
     ///
     /// Of versions to come, only what all have in common is read, as section 3.2.4 wants it.
@@ -39,6 +51,12 @@ impl TraceParent {
         // The lowest bit of the two digits; the others are no business of ours.
         let sampled = matches!(flags[1], b'1' | b'3' | b'5' | b'7' | b'9' | b'b' | b'd' | b'f');
         (hyphens && fields && end).then_some(TraceParent { trace_id, span_id, sampled })
+    }
+}
+
+impl fmt::Display for TraceParent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "00-{}-{}-0{}", self.trace_id.as_str(), self.span_id.as_str(), u8::from(self.sampled))
     }
 }
 
@@ -73,6 +91,15 @@ mod tests {
         for (flags, sampled) in [("00", false), ("02", false), ("03", true), ("fe", false), ("ff", true)] {
             let header = format!("{}{flags}", &PARENT[..53]);
             assert_eq!(TraceParent::parse(header.as_bytes()).unwrap().sampled, sampled, "{header}");
+        }
+    }
+
+    #[test]
+    fn what_is_made_is_well_formed() {
+        for (sampled, flags) in [(true, "01"), (false, "00")] {
+            let made = TraceParent::new(0xab_u128.to_be_bytes(), 0xcd_u64.to_be_bytes(), sampled);
+            assert_eq!(made.to_string(), format!("00-{:032x}-{:016x}-{flags}", 0xab, 0xcd));
+            assert_eq!(TraceParent::parse(made.to_string().as_bytes()), Some(made));
         }
     }
 

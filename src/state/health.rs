@@ -54,11 +54,16 @@ impl Health {
         self.stopping.store(true, Relaxed);
     }
 
+    /// Whether that has been said.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Relaxed)
+    }
+
     /// Everything that is wrong now; nothing when calls are welcome.
     pub fn wrong(&self, clock: &Clock) -> Vec<Wrong> {
         let mut wrong = Vec::new();
         let mut note = |what, how: String| wrong.push(Wrong { what, how });
-        if self.stopping.load(Relaxed) {
+        if self.is_stopping() {
             note("server", "it is stopping".to_owned());
         }
         let age = Duration::from_millis(milliseconds(clock).saturating_sub(self.folded_ms.load(Relaxed)));

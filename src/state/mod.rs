@@ -1,5 +1,6 @@
 //! Layer 2: what outlives a call and is shared by all of them. No HTTP.
 
+pub mod authorities;
 pub mod background;
 pub mod cache;
 pub mod clock;

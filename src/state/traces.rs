@@ -1,6 +1,7 @@
 //! Traces: the calls that are sampled become spans, which OpenTelemetry's SDK gathers and sends from a thread of its own.
 //!
-//! A span is made where a call ends, of what its line in the log has. Nobody waits for a collector: spans beyond those
+//! A span is made where a call ends, of what its line in the log has; it is begun before only where somebody else is told of
+//! it. Nobody waits for a collector: spans beyond those
 //! that may wait are dropped and counted.
 
 use std::fmt;
@@ -8,7 +9,7 @@ use std::future::{self, Future};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use opentelemetry::trace::{
     Span as _, SpanBuilder, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId, TraceState,
@@ -58,6 +59,18 @@ pub struct Origin<'a> {
     pub trace_state: Option<&'a str>,
 }
 
+/// The span of a call that is sampled and under way. It has to be ended by [`Traces::call`].
+#[derive(Debug)]
+pub struct Begun(Box<Span>);
+
+impl Begun {
+    /// What those are told whom the call asks: that they are asked by this span.
+    pub fn as_parent(&self) -> TraceParent {
+        let span = self.0.span_context();
+        TraceParent::new(span.trace_id().to_bytes(), span.span_id().to_bytes(), true)
+    }
+}
+
 /// Sends spans to a collector, and waits for its answer: how many of them it has rejected, or why nothing could be sent.
 pub type SendSpans = Box<dyn Fn(Vec<SpanData>) -> Result<u64, String> + Send + Sync>;
 
@@ -100,16 +113,18 @@ impl Traces {
         self.0.is_some()
     }
 
-    /// Makes a span of a call that has ended, if it is sampled.
-    pub fn call(&self, call: &CallLine<'_>, origin: &Origin<'_>) {
+    /// Begins the span of a call that came at `unix_ms`, if it is sampled.
+    pub fn begin(&self, unix_ms: u64, origin: &Origin<'_>) -> Option<Begun> {
+        Some(Begun(Box::new(self.0.as_ref()?.span(start(unix_ms), origin)?)))
+    }
+
+    /// Makes a span of a call that has ended, if it is sampled, or ends the one that was begun.
+    pub fn call(&self, call: &CallLine<'_>, origin: &Origin<'_>, begun: Option<Begun>) {
         let Some(on) = &self.0 else { return };
-        let elapsed = Duration::from_micros(call.elapsed_us);
-        let start = UNIX_EPOCH + Duration::from_millis(call.unix_ms.saturating_sub(call.elapsed_us / 1_000));
-        let builder = SpanBuilder::from_name("").with_kind(SpanKind::Server).with_start_time(start);
-        let mut span = on.tracer.build_with_context(builder, &parent(origin));
-        if span.is_recording() {
+        let start = start(call.unix_ms.saturating_sub(call.elapsed_us / 1_000));
+        if let Some(mut span) = begun.map(|begun| *begun.0).or_else(|| on.span(start, origin)) {
             describe(&mut span, call, origin, on.scheme);
-            span.end_with_timestamp(start + elapsed);
+            span.end_with_timestamp(start + Duration::from_micros(call.elapsed_us));
         }
     }
 
@@ -120,6 +135,18 @@ impl Traces {
             let _ = on.provider.shutdown_with_timeout(END_TIMEOUT);
         }
     }
+}
+
+impl On {
+    /// A span, if it is sampled.
+    fn span(&self, start: SystemTime, origin: &Origin<'_>) -> Option<Span> {
+        let builder = SpanBuilder::from_name("").with_kind(SpanKind::Server).with_start_time(start);
+        Some(self.tracer.build_with_context(builder, &parent(origin))).filter(Span::is_recording)
+    }
+}
+
+fn start(unix_ms: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(unix_ms)
 }
 
 /// Who sends the spans.

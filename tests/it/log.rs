@@ -78,6 +78,7 @@ fn every_answer_is_a_line_and_so_are_start_and_end() {
     assert_eq!(calls.iter().map(|call| told(call)).collect::<Vec<_>>(), wanted);
     assert_eq!((&calls[0]["request_id"], &calls[1]["request_id"]), (&"one".into(), &"two".into()));
     assert_eq!(calls[0]["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
+    assert!(calls[1..].iter().all(|call| call.get("trace_id").is_none()), "nobody else was told of one");
     for (call, answer) in calls.iter().zip(&answers) {
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let id = format!("x-request-id: {}\r\n", call["request_id"].as_str().unwrap());

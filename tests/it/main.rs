@@ -1,5 +1,6 @@
 //! Tests of the whole, in one program: a file a feature.
 
+mod admin;
 mod analytics;
 mod calls;
 mod desk;

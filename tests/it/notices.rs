@@ -477,7 +477,7 @@ fn a_server_tells_of_credits_as_they_run_out() {
             drop(stopped.await);
             End::Stop
         };
-        let source = Source::new(None, || unreachable!(), Arc::default());
+        let source = Source::new(None, || unreachable!());
         let (gateway, folder) = polygate::open(config, Clock::fixed(NOW), report.clone(), Log::off()).unwrap();
         polygate::run(gateway, folder, listener, source, report, || {}, stopped).unwrap();
     });

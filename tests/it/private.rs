@@ -13,6 +13,11 @@ use crate::program::{Desk, Server};
 /// A server, and the address of its private listener.
 fn start(desk: &Desk) -> (Server, String) {
     desk.write("private_listen: 127.0.0.1:0\nlogs: { level: warn }");
+    served(desk)
+}
+
+/// The same of what is configured.
+pub fn served(desk: &Desk) -> (Server, String) {
     let mut server = Server::start(desk, "--config polygate.yaml");
     let line = server.printed("Metrics and health: ").unwrap();
     (server, line.strip_prefix("Metrics and health: http://").unwrap().to_owned())
@@ -20,8 +25,13 @@ fn start(desk: &Desk) -> (Server, String) {
 
 /// Status, head and body.
 fn ask(address: &str, first: &str) -> (u16, String, String) {
+    send(address, first, "Host: t\r\n")
+}
+
+/// The same with header lines of its own.
+pub fn send(address: &str, first: &str, lines: &str) -> (u16, String, String) {
     let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "{first} HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+    write!(stream, "{first} HTTP/1.1\r\n{lines}\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -92,9 +102,21 @@ fn it_answers_what_it_has_and_nothing_else() {
         ("HEAD /metrics", 200, ""),
         ("POST /metrics", 405, r#"{"error":"only GET and HEAD"}"#),
         ("OPTIONS /readyz", 405, r#"{"error":"only GET and HEAD"}"#),
-        ("GET /", 404, r#"{"error":"there are /metrics, /healthz and /readyz"}"#),
-        ("GET /metrics/", 404, r#"{"error":"there are /metrics, /healthz and /readyz"}"#),
-        ("GET /v1/totpgenerator", 404, r#"{"error":"there are /metrics, /healthz and /readyz"}"#),
+        (
+            "GET /",
+            404,
+            r#"{"error":"there are /metrics, /healthz, /readyz and /apis, and, for POST, /reload and /drain"}"#,
+        ),
+        (
+            "GET /metrics/",
+            404,
+            r#"{"error":"there are /metrics, /healthz, /readyz and /apis, and, for POST, /reload and /drain"}"#,
+        ),
+        (
+            "GET /v1/totpgenerator",
+            404,
+            r#"{"error":"there are /metrics, /healthz, /readyz and /apis, and, for POST, /reload and /drain"}"#,
+        ),
     ];
     for (first, status, body) in cases {
         let answer = ask(&private, first);

@@ -13,10 +13,12 @@ use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{Span, SpanFlags};
+use polygate::pure::trace::TraceParent;
 use polygate::state::clock::Clock;
 use prost::Message;
 
 use crate::support::{App, Reports, Setup};
+use crate::upstream::server::{Server, Then};
 
 /// What a collector does with a request.
 #[derive(Clone, Copy)]
@@ -241,6 +243,51 @@ async fn a_part_of_the_traces_that_begin_here_is_sent() {
     let count = collector.spans().len();
     assert!((100..=300).contains(&count), "{count}");
     assert_eq!(app.gateway.metrics.spans_exported.get(), count as u64);
+}
+
+#[tokio::test]
+async fn an_upstream_is_asked_by_the_span_that_is_sent_to_the_collector() {
+    let upstream = Server::start(|_, stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+        Then::Keep
+    });
+    let collector = Collector::new(Answer::Takes);
+    let api = format!("apis: {{ a: {{ upstream: 'http://{}' }} }}", upstream.address);
+    let (app, _) = app(format!("{}\n{api}", collector.config("sample_ratio: 0.5")));
+    let mut told = Vec::new();
+    for _ in 0..60 {
+        assert_eq!(app.send("GET /v1/a\nX-API-Key: $key").await.status, 200);
+        told.push(TraceParent::parse(upstream.last().header("traceparent").as_bytes()).unwrap());
+    }
+    let parent = format!("00-{TRACE}-{PARENT}-01");
+    let call = format!("GET /v1/a/x\nX-API-Key: $key\ntracestate: a=1\ntraceparent: {parent}");
+    assert_eq!(app.send(&call).await.status, 200);
+    let seen = upstream.last();
+    let continued = TraceParent::parse(seen.header("traceparent").as_bytes()).unwrap();
+    assert_eq!((continued.trace_id.as_str(), &*seen.header("tracestate")), (TRACE, "a=1"));
+    assert!(continued.sampled && continued.span_id.as_str() != PARENT);
+    // The caller has not recorded it, and nor do we.
+    let unsampled = format!("00-{TRACE}-{PARENT}-00");
+    assert_eq!(app.send(&call.replace(&parent, &unsampled)).await.status, 200);
+    assert_eq!(upstream.last().header("traceparent"), unsampled);
+    // Refused when all that the upstream would have been told was known.
+    let asked = upstream.count();
+    assert_eq!(app.send(&call.replace("/x", "/..")).await.status, 400);
+    assert_eq!(upstream.count(), asked);
+    app.gateway.traces.end();
+
+    let mut spans = collector.spans();
+    let refused = spans.pop().unwrap();
+    assert!(attributes(&refused.attributes).contains(&"http.response.status_code=400".to_owned()), "{refused:?}");
+    assert_eq!((hex(&refused.trace_id), hex(&refused.parent_span_id)), (TRACE.to_owned(), PARENT.to_owned()));
+    let last = spans.pop().unwrap();
+    assert_eq!((hex(&last.parent_span_id), &*last.name), (PARENT.to_owned(), "GET /v1/a"));
+    assert_eq!((hex(&last.trace_id), hex(&last.span_id)), (TRACE.to_owned(), continued.span_id.as_str().to_owned()));
+    let sent: Vec<_> = spans.iter().map(|span| (hex(&span.trace_id), hex(&span.span_id))).collect();
+    let ids = |it: &&TraceParent| (it.trace_id.as_str().to_owned(), it.span_id.as_str().to_owned());
+    let sampled: Vec<_> = told.iter().filter(|it| it.sampled).map(|it| ids(&it)).collect();
+    assert_eq!(sent, sampled);
+    assert!(!sampled.is_empty() && sampled.len() < told.len(), "{sampled:?}");
 }
 
 #[tokio::test]

@@ -18,9 +18,10 @@ use crate::pure::envelope::{self, Dialect};
 use crate::pure::fault::Fault;
 use crate::pure::format::Style;
 use crate::pure::input::BodyKind;
+use crate::pure::trace::TraceParent;
 use crate::pure::transcode::{PIECE_BYTES, Transcoder};
 use crate::service::catalog::{Catalog, Route};
-use crate::service::upstream::{Ask, Content, From, Sent, Tried, Upstream};
+use crate::service::upstream::{Ask, Content, From, Sent, Tried, Upstream, new_trace};
 use crate::state::clock::Clock;
 use crate::state::metrics::Metrics;
 
@@ -139,7 +140,10 @@ impl Steps {
 
         let id = HeaderValue::try_from(Uuid::new_v4().to_string()).map_err(|_| Fault::Internal)?;
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let from = From { address, is_https: false, request_id: &id, is_traced: false };
+        let is_traced =
+            head.headers.get("traceparent").is_some_and(|line| TraceParent::parse(line.as_bytes()).is_some());
+        let trace = (!is_traced).then(|| new_trace(Some(&id)));
+        let from = From { address, is_https: false, request_id: &id, is_traced, trace };
         let sent = Sent { kind, body: body.into(), bytes_max: route.body_bytes };
         let ask = Ask::new(upstream, &route.path, &head, sent, &from)?;
         if settings.contract.is_some() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::runtime::{self, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 use tracing::{info, warn};
@@ -18,7 +18,7 @@ use crate::RunError;
 use crate::accounts;
 use crate::edge::http::listeners::{ListenError, Listeners};
 use crate::edge::http::serve::{End, allow_files};
-use crate::edge::reload::Source;
+use crate::edge::reload::{Asker, Source};
 use crate::state::clock::Clock;
 use crate::state::events::{self, PROGRAM};
 use crate::state::log::Log;
@@ -40,11 +40,11 @@ pub(super) fn serve(options: Options) -> Result<(), Failure> {
 /// Takes the addresses, the data directory and the ledger before it makes the first key: a start that fails should not have
 /// made a key that nobody has seen. Returns the sockets that are to be handed on, if any, and what would keep it from that.
 fn serve_here(options: &Options, signals: &mut Signals) -> Result<Option<(Vec<Held>, Stops)>, Failure> {
-    let asked = Arc::new(Notify::new());
     let source = {
         let options = options.clone();
-        Source::new(options.file(), move || options.reload(), asked.clone())
+        Source::new(options.file(), move || options.reload())
     };
+    let asker = source.asker();
     let config = options.load()?;
     let (mut inherited, handed_on) = handover::inherited()?;
     let listeners = Listeners::bind(&config, &mut inherited)?;
@@ -86,7 +86,7 @@ fn serve_here(options: &Options, signals: &mut Signals) -> Result<Option<(Vec<He
                 info!(target: PROGRAM, "polygate stops: calls under way are finished");
                 End::Stop
             }
-            sockets = successor(options, signals, &asked, held) => {
+            sockets = successor(options, signals, &asker, held) => {
                 info!(target: PROGRAM, "polygate makes room for its successor: calls under way are finished");
                 handed_on = Some(sockets);
                 End::HandOn
@@ -100,10 +100,10 @@ fn serve_here(options: &Options, signals: &mut Signals) -> Result<Option<(Vec<He
 
 /// Does what signals say, until there is a program to hand over to: returns the sockets that are handed on. `held` are open
 /// no longer than until then.
-async fn successor(options: &Options, signals: &mut Signals, asked: &Notify, held: Arc<Vec<Held>>) -> Vec<Held> {
+async fn successor(options: &Options, signals: &mut Signals, asker: &Asker, held: Arc<Vec<Held>>) -> Vec<Held> {
     loop {
         tokio::select! {
-            _ = signals.hangup.recv() => asked.notify_one(),
+            _ = signals.hangup.recv() => asker.ask(),
             _ = signals.handover.recv() => match prepare(options.clone(), held.clone()).await {
                 Ok(sockets) => return sockets,
                 Err(error) => warn!(target: PROGRAM, "polygate goes on: {error}"),

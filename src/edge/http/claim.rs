@@ -83,6 +83,7 @@ pub fn context(gateway: &Arc<Gateway>, headers: &HeaderMap, peer: IpAddr) -> Kep
         came,
         parent,
         trace_state: parent.filter(|_| gateway.traces.are_on()).and_then(|_| trace_state(headers)),
+        span: None,
         method: UNKNOWN_METHOD,
         can_stream: true,
         reached: gateway.catalog.unknown.clone(),

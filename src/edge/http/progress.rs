@@ -41,6 +41,10 @@ enum Phase {
 const PHASES: [Phase; 7] =
     [Phase::Handshake, Phase::Fresh, Phase::Head, Phase::Call, Phase::Answer, Phase::Idle, Phase::Linger];
 
+/// For how many turns of its worker a client that sends no more is taken to be there still, which is more than any call takes
+/// that waits for nobody else.
+const TURNS: u8 = 8;
+
 /// How long a connection that has been shut down is read for.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -67,6 +71,8 @@ pub struct Progress {
     /// Calls under way: one at most, except with HTTP/2.
     calls: AtomicU32,
     is_http2: AtomicBool,
+    /// How many turns the end of what the client sends may still be held back.
+    turns: AtomicU8,
     /// Answers from now on are the last.
     is_draining: AtomicBool,
     /// Nothing new is to begin.
@@ -85,6 +91,7 @@ impl Progress {
             age: AtomicU32::new(0),
             calls: AtomicU32::new(0),
             is_http2: AtomicBool::new(false),
+            turns: AtomicU8::new(0),
             is_draining: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
             is_cut_off: AtomicBool::new(false),
@@ -199,9 +206,23 @@ impl Progress {
     }
 
     fn read(&self) {
+        self.turns.store(TURNS, Ordering::Relaxed);
         if matches!(self.phase(), Phase::Fresh | Phase::Idle) && !self.is_http2.load(Ordering::Relaxed) {
             self.enter(Phase::Head);
         }
+    }
+
+    /// Whether the end of what the client sends is to be held back for a turn. The first turn is for a request that hyper has
+    /// read and nobody has looked at: its call is to begin, and so to be known of. The others are for calls that wait for
+    /// nobody, so that they have an answer; not where the client `is_gone` for certain.
+    fn holds_back_end(&self, is_gone: bool) -> bool {
+        let turns = self.turns.load(Ordering::Relaxed);
+        let is_asked = matches!(self.phase(), Phase::Head | Phase::Call) && !is_gone;
+        let holds_back = turns == TURNS || turns > 0 && is_asked;
+        if holds_back {
+            self.turns.store(turns - 1, Ordering::Relaxed);
+        }
+        holds_back && !self.is_http2.load(Ordering::Relaxed)
     }
 
     fn wrote(&self) {
@@ -268,9 +289,16 @@ impl<C> Noted<C> {
 
 impl<C: AsyncRead + Unpin> AsyncRead for Noted<C> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.connection).poll_read(context, to))?;
-        self.progress.read();
-        Poll::Ready(Ok(()))
+        let before = to.filled().len();
+        let read = ready!(Pin::new(&mut self.connection).poll_read(context, to));
+        if read.is_ok() && to.filled().len() > before {
+            self.progress.read();
+        } else if self.progress.holds_back_end(read.is_err()) {
+            // It is still there when it is asked for again.
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(read)
     }
 }
 

@@ -8,14 +8,14 @@ use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, Message};
 use lettre::transport::smtp;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
-use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, CertificateStore, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailParameter};
 use tokio::time::timeout;
 
 use super::Outcome;
 use crate::config::{Email, MailTls};
-use crate::edge::client::{CONNECT_TIMEOUT, cause};
+use crate::edge::client::{CONNECT_TIMEOUT, cause, trusted};
 use crate::pure::notice::Notice;
 
 /// How to log in, the better way first.
@@ -32,9 +32,15 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    /// Fails when TLS cannot be set up, which does not depend on the server.
+    /// Fails where the server is to be trusted by the certificate authorities of the system, and there are none.
     pub(super) fn new(config: &Email) -> io::Result<Sender> {
-        let tls = TlsParameters::new(config.server.clone()).map_err(io::Error::other)?;
+        let mut tls = TlsParameters::builder(config.server.clone()).certificate_store(CertificateStore::None);
+        if config.tls != MailTls::None {
+            for certificate in trusted("notices.email.server")?.certificates.iter() {
+                tls = tls.add_root_certificate(Certificate::from_der(certificate.to_vec()).map_err(io::Error::other)?);
+            }
+        }
+        let tls = tls.build().map_err(io::Error::other)?;
         let hello = ClientId::Domain(config.from.email.domain().to_owned());
         Ok(Sender { config: config.clone(), tls, hello })
     }

@@ -20,9 +20,10 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    /// Fails when TLS cannot be set up, which does not depend on the receiver.
+    /// Fails as [`client::new`].
     pub(super) fn new(config: &Webhook) -> io::Result<Sender> {
-        Ok(Sender { client: client::new()?, uri: config.url.uri().clone(), secret: config.secret.clone() })
+        let uri = config.url.uri().clone();
+        Ok(Sender { client: client::new("notices.webhook.url", &uri)?, uri, secret: config.secret.clone() })
     }
 
     /// One attempt. Of the answer, the status counts; its body is not read.

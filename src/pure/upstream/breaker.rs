@@ -50,6 +50,15 @@ impl Breaker {
         self.state == State::Closed
     }
 
+    /// `closed`, `open` or `half-open`, and for how long it stays open.
+    pub fn standing(&self, now: Duration) -> (&'static str, Option<Duration>) {
+        match self.state {
+            State::Closed => ("closed", None),
+            State::Open(until) if now < until => ("open", Some(until - now)),
+            State::Open(_) | State::Probing(_) => ("half-open", None),
+        }
+    }
+
     /// A call has ended well.
     pub fn succeeded(&mut self, now: Duration) {
         if !self.is_closed() {
@@ -106,12 +115,16 @@ mod tests {
         assert!(breaker.may_ask(s(9)), "9 of 19");
         breaker.failed(s(9));
         assert!(!breaker.may_ask(s(9)) && !breaker.may_ask(s(13)), "10 of 20");
+        assert_eq!(breaker.standing(s(13)), ("open", Some(s(1))));
+        assert_eq!(breaker.standing(s(14)), ("half-open", None));
         assert!(breaker.may_ask(s(14)), "one may try");
+        assert_eq!(breaker.standing(s(14)), ("half-open", None));
         assert!(!breaker.may_ask(s(14)), "and one only");
         breaker.failed(s(15));
         assert!(!breaker.may_ask(s(19)));
         assert!(breaker.may_ask(s(20)));
         breaker.succeeded(s(21));
+        assert_eq!(breaker.standing(s(21)), ("closed", None));
         assert!(breaker.is_closed() && breaker.may_ask(s(21)) && breaker.may_ask(s(21)));
         breaker.failed(s(21));
         assert!(breaker.is_closed(), "what was before is forgotten");

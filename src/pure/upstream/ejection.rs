@@ -25,6 +25,11 @@ impl Ejection {
         now < self.until
     }
 
+    /// For how long, if it is.
+    pub fn lasts(&self, now: Duration) -> Option<Duration> {
+        self.until.checked_sub(now).filter(|left| !left.is_zero())
+    }
+
     /// It has answered.
     pub fn succeeded(&mut self) {
         *self = Ejection { until: self.until, ..Ejection::default() };
@@ -64,6 +69,7 @@ mod tests {
         assert!(!target.is_out(s(1)));
         target.failed(s(1));
         assert!(target.is_out(s(1)) && target.is_out(s(5)) && !target.is_out(s(6)));
+        assert_eq!([1, 5, 6, 7].map(|now| target.lasts(s(now))), [Some(s(5)), Some(s(1)), None, None]);
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::error::Error;
 use std::io;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -18,13 +17,13 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::crypto::ring;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
+use super::UpstreamError;
 use crate::config::UpstreamApi;
 use crate::pure::fault::Fault;
 use crate::pure::upstream::target::Base;
+use crate::state::authorities;
 
 /// The longest head of an answer, bytes.
 pub const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -125,12 +124,18 @@ impl Clients {
     /// The terms of an API.
     ///
     /// # Errors
-    /// The file of certificate authorities, and why it cannot be used.
-    pub fn new(settings: &UpstreamApi) -> Result<Clients, (PathBuf, io::Error)> {
-        let roots = match &settings.ca {
-            // The authorities that the program brings along: a bare machine or container has none.
-            None => RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() },
-            Some(file) => authorities(file).map_err(|cause| (file.clone(), cause))?,
+    /// As of [`Upstream::new`](super::Upstream::new).
+    pub fn new(settings: &UpstreamApi) -> Result<Clients, UpstreamError> {
+        let api = || settings.name.clone();
+        let roots: Arc<RootCertStore> = match &settings.ca {
+            Some(file) => authorities::of_file(file)
+                .map_err(|cause| UpstreamError::Certificates { api: api(), file: file.clone(), cause })?
+                .into(),
+            None if settings.targets.iter().any(Base::is_https) => {
+                authorities::system().map_err(|cause| UpstreamError::NoAuthorities { api: api(), cause })?.roots
+            }
+            // A machine that needs none may have none.
+            None => RootCertStore::empty().into(),
         };
         let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -194,14 +199,4 @@ impl Terms {
                 https.enable_http1().wrap_connector(http)
             })
     }
-}
-
-/// The certificates of a PEM file.
-fn authorities(file: &std::path::Path) -> io::Result<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    let pem = std::fs::read(file)?;
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        roots.add(certificate.map_err(io::Error::other)?).map_err(io::Error::other)?;
-    }
-    if roots.is_empty() { Err(io::Error::other("it has no certificate")) } else { Ok(roots) }
 }

@@ -24,17 +24,18 @@ use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
 
 pub use self::answer::{Answer, Body, Content, Source};
-pub use self::request::{Ask, From, Sent};
+pub use self::request::{Ask, From, Sent, new_trace};
 pub use self::trial::{Trial, Tried};
 
 use self::client::{Clients, Failure};
-use self::targets::{Chosen, Targets};
+use self::targets::{Chosen, Standing, Targets};
 use crate::config::UpstreamApi;
 use crate::pure::contract::{self, Found};
 use crate::pure::fault::Fault;
 use crate::pure::hidden::Hidden;
 use crate::pure::upstream::budget;
 use crate::pure::upstream::target::Base;
+use crate::state::authorities::NoAuthorities;
 use crate::state::cache::Cache;
 use crate::state::clock::Clock;
 
@@ -54,6 +55,14 @@ pub enum UpstreamError {
         file: PathBuf,
         /// Why.
         cause: io::Error,
+    },
+    /// It has https targets, and nothing says by whom they are to be trusted.
+    #[error("apis.{api}.upstream: {cause} or set apis.{api}.ca")]
+    NoAuthorities {
+        /// Whose.
+        api: String,
+        /// Why.
+        cause: NoAuthorities,
     },
 }
 
@@ -76,11 +85,9 @@ impl Upstream {
     /// An API that nobody has called yet.
     ///
     /// # Errors
-    /// The file of certificate authorities cannot be read, or holds none.
+    /// Nothing says by whom its https targets are to be trusted: the file of certificate authorities cannot be read, or holds
+    /// none, or the system has none.
     pub fn new(settings: &Arc<UpstreamApi>, clock: Clock) -> Result<Upstream, UpstreamError> {
-        let api = || settings.name.clone();
-        let clients =
-            Clients::new(settings).map_err(|(file, cause)| UpstreamError::Certificates { api: api(), file, cause })?;
         let allowed = allowed(settings.methods.iter().map(Method::as_str));
         let given = |(name, value): &(HeaderName, Hidden<String>)| {
             let mut value = HeaderValue::from_str(value.expose()).ok()?;
@@ -91,7 +98,7 @@ impl Upstream {
             settings: Arc::clone(settings),
             allowed,
             set_headers: settings.set_headers.iter().filter_map(given).collect(),
-            clients,
+            clients: Clients::new(settings)?,
             cache: (settings.cache_bytes > 0).then(|| Cache::new(settings.cache_bytes, clock.clone())),
             targets: Arc::new(Targets::new(settings, clock)),
             under_way: Arc::default(),
@@ -127,6 +134,11 @@ impl Upstream {
         let body = Some(&**body).filter(|body| !body.is_empty());
         let query = head.uri.query().unwrap_or_default();
         operation.check(&texts, &contract::Asked { query, header: &header, body }).map_err(Fault::NotAsDescribed)
+    }
+
+    /// Calls under way, and how its targets are doing.
+    pub fn standing(&self) -> (usize, Standing) {
+        (self.under_way.load(Relaxed), self.targets.standing())
     }
 
     /// What is set for it.

@@ -11,6 +11,7 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request};
 use http_body_util::Full;
+use uuid::Uuid;
 
 use super::Upstream;
 use crate::config::AnswerFormats;
@@ -19,6 +20,7 @@ use crate::pure::fault::Fault;
 use crate::pure::freshness::Asked;
 use crate::pure::input::{BodyKind, rewrite};
 use crate::pure::key::KeyHash;
+use crate::pure::trace::TraceParent;
 use crate::pure::upstream::target::{Base, Rest};
 use crate::state::cache::CacheKey;
 
@@ -53,8 +55,19 @@ pub struct From<'a> {
     pub is_https: bool,
     /// The id of its request.
     pub request_id: &'a HeaderValue,
-    /// Whether its `traceparent` can be read.
+    /// Whether its `traceparent` can be read. If so, the trace is its own.
     pub is_traced: bool,
+    /// The trace, and where in it the target is asked; `None` if that is what the caller says.
+    pub trace: Option<TraceParent>,
+}
+
+/// A trace that begins with a request, which nobody records. Its id is that of the request where `own_id` is a UUID that we
+/// have given it, so that both lead to each other.
+pub fn new_trace(own_id: Option<&HeaderValue>) -> TraceParent {
+    let given = own_id.and_then(|id| Uuid::try_parse_ascii(id.as_bytes()).ok());
+    // Neither half of such a UUID is ever zero.
+    let (_, span) = Uuid::new_v4().as_u64_pair();
+    TraceParent::new(given.unwrap_or_else(Uuid::new_v4).into_bytes(), span.to_be_bytes(), false)
 }
 
 /// A body as the caller sent it.
@@ -176,12 +189,12 @@ impl From<'_> {
             }
         }
         told.insert(X_REQUEST_ID, self.request_id.clone());
-        if self.is_traced {
-            for name in [TRACEPARENT, TRACESTATE] {
-                if let Some(value) = asked.get(&name) {
-                    told.insert(name, value.clone());
-                }
-            }
+        let trace = self.trace.and_then(|trace| HeaderValue::try_from(trace.to_string()).ok());
+        if let Some(trace) = trace.or_else(|| asked.get(TRACEPARENT).cloned()) {
+            told.insert(TRACEPARENT, trace);
+        }
+        for state in asked.get_all(TRACESTATE).iter().filter(|_| self.is_traced) {
+            told.append(TRACESTATE, state.clone());
         }
     }
 }

@@ -95,6 +95,20 @@ impl Targets {
         self.targets[at].is_well.swap(is_well, Relaxed) != is_well
     }
 
+    /// How they are doing.
+    pub fn standing(&self) -> Standing {
+        let now = self.clock.monotonic();
+        let target = |target: &Target| TargetStanding {
+            address: format!("{}://{}", if target.base.is_https() { "https" } else { "http" }, target.base.authority()),
+            is_well: target.is_well.load(Relaxed),
+            ejected_for: target.ejection().lasts(now),
+            under_way: target.under_way.load(Relaxed),
+        };
+        let targets = self.targets.iter().map(target).collect();
+        let (breaker, open_for) = self.health().breaker.standing(now);
+        Standing { breaker, open_for, targets }
+    }
+
     fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -108,6 +122,30 @@ impl Target {
     fn ejection(&self) -> MutexGuard<'_, Ejection> {
         self.ejection.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How the targets of an API are doing.
+#[derive(Debug)]
+pub struct Standing {
+    /// Whether calls pass: `closed`, `open` or `half-open`.
+    pub breaker: &'static str,
+    /// For how long none does, while it is open.
+    pub open_for: Option<Duration>,
+    /// Each of them, by the order of the configuration.
+    pub targets: Vec<TargetStanding>,
+}
+
+/// How a target is doing.
+#[derive(Debug)]
+pub struct TargetStanding {
+    /// Scheme, host and port.
+    pub address: String,
+    /// Whether it passes its health check, where there is one.
+    pub is_well: bool,
+    /// For how long it is passed over yet, after it has failed.
+    pub ejected_for: Option<Duration>,
+    /// Calls under way to it.
+    pub under_way: usize,
 }
 
 /// A target that is being asked, until this is dropped.

@@ -4,6 +4,7 @@ mod crowds;
 mod floods;
 mod frames;
 mod framing;
+mod half;
 mod heads;
 mod leaving;
 mod order;

@@ -1,5 +1,6 @@
 //! What an upstream is asked, who may ask, and what is tried when it fails.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Mutex;
@@ -8,6 +9,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use polygate::pure::bounds::Bounds;
+use polygate::pure::trace::TraceParent;
 
 use super::server::{Nobody, Seen, Server, Then, ask, call, receive};
 use crate::sockets::{Live, status_of};
@@ -102,7 +104,37 @@ fn a_trusted_proxy_is_believed_in_what_it_says_of_the_client() {
     let seen = server.last();
     assert_eq!(seen.header("forwarded"), "for=\"[2001:db8::1]\";host=\"api.example\";proto=https");
     assert_eq!((&*seen.header("x-forwarded-for"), &*seen.header("x-forwarded-proto")), ("2001:db8::1", "https"));
-    assert_eq!(seen.header("traceparent"), "");
+}
+
+#[test]
+fn a_call_without_a_trace_begins_one_that_bears_its_id() {
+    let server = Server::start(ok);
+    let live = live(&[server.address], "  a: { upstream: '$0', access: open }", Setup::default());
+    let own = "5b3c2f0e-8f2a-4f43-9d44-0d1c6d3b8f10";
+    let mut traces = Vec::new();
+    for lines in [
+        "",
+        "\ntraceparent: none\ntracestate: a=b",
+        "\ntraceparent: 00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+        &format!("\nX-Request-ID: {own}"),
+        "\nX-Request-ID: id-1",
+    ] {
+        let got = call(&live, &format!("GET /v1/a{lines}"));
+        let (seen, id) = (server.last(), got.header("x-request-id").replace('-', ""));
+        let parent = seen.header("traceparent");
+        let trace = TraceParent::parse(parent.as_bytes()).unwrap_or_else(|| panic!("{parent}"));
+        assert!(parent.starts_with("00-") && !trace.sampled, "{parent}");
+        assert_eq!(seen.header("tracestate"), "", "of another trace");
+        // What clients call their requests may be the same twice.
+        assert_eq!(trace.trace_id.as_str() == id, !lines.contains("X-Request-ID"), "{parent} {id}");
+        traces.push((trace.trace_id.as_str().to_owned(), trace.span_id.as_str().to_owned()));
+    }
+    let ids: HashSet<&String> = traces.iter().flat_map(|(trace, span)| [trace, span]).collect();
+    assert_eq!(ids.len(), 10, "{traces:?}");
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03";
+    call(&live, &format!("GET /v1/a\ntraceparent: {parent}\ntracestate: a=b\ntracestate: c=d"));
+    let seen = server.last();
+    assert_eq!((&*seen.header("traceparent"), &*seen.header("tracestate")), (parent, "a=b | c=d"));
 }
 
 #[test]
