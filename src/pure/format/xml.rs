@@ -13,7 +13,7 @@
 use std::fmt::Write as _;
 
 use super::Reason;
-use super::emit::{Emit, Emitted, Writer};
+use super::emit::{Emit, Emitted, Writer, new_line};
 use super::xml_names::{continues_name, starts_name};
 
 const DECLARATION: &[u8] = br#"<?xml version="1.0" encoding="UTF-8"?>"#;
@@ -88,8 +88,7 @@ impl Xml {
     }
 
     fn new_line(&mut self) {
-        self.out.push(b'\n');
-        self.out.resize(self.out.len() + 2 * self.open.len(), b' ');
+        new_line(self.open.len(), &mut self.out);
     }
 
     fn begin(&mut self, array: bool) -> Emitted {
