@@ -15,7 +15,7 @@ pub type Emitted = Result<(), Reason>;
 /// object and nowhere else, exactly one value is sent at the top, and nothing nests deeper than [`DEPTH_MAX`], or one more
 /// in the envelope.
 pub trait Emit {
-    /// False for an emitter that heeds no text: it gets no keys, and numbers and strings that are empty.
+    /// False for an emitter that heeds no text: it may get no keys, and gets numbers and strings that are empty.
     const TEXT: bool = true;
 
     /// An object opens.

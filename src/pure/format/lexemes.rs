@@ -207,3 +207,30 @@ fn hex4(bytes: &[u8], i: usize) -> Result<Option<u32>, Flaw> {
     }
     Ok(Some(code))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_the_plain_part_of_a_string_is_found_in_every_place() {
+        for (before, length) in (0..70).flat_map(|before| (0..140).map(move |length| (before, length))) {
+            let plain = "é".repeat(length / 2) + if length % 2 == 1 { "\u{7f}" } else { "" };
+            let start = before + 1;
+            for (end, expected) in [
+                ("\",\"", Ok(Some((plain.as_str(), start + length + 1)))),
+                ("", Ok(None)),
+                ("\\", Ok(None)),
+                ("\u{1f}\"", Err((start + length, Reason::ControlCharacter))),
+                ("\\q\"", Err((start + length, Reason::InvalidEscape))),
+            ] {
+                let text = format!("{}\"{plain}{end}", " ".repeat(before));
+                let mut unescaped = String::new();
+                let read = string(&text, &mut Specials::new(text.as_bytes(), 0), before, Some(&mut unescaped));
+                assert_eq!(read, expected, "{text:?}");
+                let checked = string(&text, &mut Specials::new(text.as_bytes(), 0), before, None);
+                assert_eq!(checked, expected.map(|some| some.map(|(_, end)| ("", end))), "{text:?}");
+            }
+        }
+    }
+}
