@@ -83,8 +83,8 @@ impl Xml {
     }
 
     fn push_name(&mut self) {
-        let name = &self.names[self.parent_end()..];
-        self.out.extend_from_slice(name.as_bytes());
+        let name = &self.names.as_bytes()[self.parent_end()..];
+        self.out.extend_from_slice(name);
     }
 
     fn new_line(&mut self) {
