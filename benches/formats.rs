@@ -1,20 +1,23 @@
 //! How fast documents are written: the emitters beside `serde_json::Value` with the crates of each format.
 //!
 //! `envelope` is the seed's answer from its struct; `transcode` turns JSON bytes of 10 KB and 1 MB into each format;
-//! `stream` does so in the envelope, with 10 KB and 10 MB that come in pieces.
+//! `stream` does so in the envelope, with 10 KB and 10 MB that come in pieces; `quotes` with what the load tests' upstream
+//! answers, one quote of 130 bytes and 10 KB of them, beside `serde_json`'s reading of it into nothing.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::hint::black_box;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use polygate::pure::envelope::Dialect;
 use polygate::pure::format::{Format, Style, encode, transcode};
 use polygate::pure::transcode::{PIECE_BYTES, Transcoder};
 use serde::Serialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
-criterion_group!(benches, envelope, transcoding, streaming);
+criterion_group!(benches, envelope, transcoding, streaming, quoting);
 criterion_main!(benches);
 
 #[derive(Serialize)]
@@ -97,21 +100,56 @@ fn streaming(criterion: &mut Criterion) {
         group.sample_size(10);
         let json = records(bytes);
         group.throughput(Throughput::Bytes(json.len() as u64));
-        let mut out = Vec::with_capacity(4 * PIECE_BYTES);
-        for format in Format::ALL {
-            group.bench_function(BenchmarkId::new("ours", format.name()), |bencher| {
-                bencher.iter(|| {
-                    let mut transcoder =
-                        Transcoder::new(Dialect::Enveloped, format, Style::default(), None, usize::MAX);
-                    for piece in black_box(json.as_bytes()).chunks(PIECE_BYTES) {
-                        out.clear();
-                        transcoder.feed(piece, &mut out).unwrap();
-                    }
-                    transcoder.finish(&mut out)
-                });
+        stream(&mut group, &json);
+    }
+}
+
+fn quoting(criterion: &mut Criterion) {
+    for (size, json) in [("of one", quote(7, "Polygate Ltd")), ("10 KB", quotes(10_000))] {
+        let mut group = criterion.benchmark_group(format!("quotes {size}"));
+        group.throughput(Throughput::Bytes(json.len() as u64));
+        stream(&mut group, &json);
+        group.bench_function(BenchmarkId::new("serde_json", "ignored"), |bencher| {
+            bencher.iter(|| serde_json::from_slice::<IgnoredAny>(black_box(json.as_bytes())));
+        });
+    }
+}
+
+fn stream(group: &mut BenchmarkGroup<WallTime>, json: &str) {
+    let mut out = Vec::with_capacity(4 * PIECE_BYTES);
+    for format in Format::ALL {
+        group.bench_function(BenchmarkId::new("ours", format.name()), |bencher| {
+            bencher.iter(|| {
+                let mut transcoder = Transcoder::new(Dialect::Enveloped, format, Style::default(), None, usize::MAX);
+                for piece in black_box(json.as_bytes()).chunks(PIECE_BYTES) {
+                    out.clear();
+                    transcoder.feed(piece, &mut out).unwrap();
+                }
+                transcoder.finish(&mut out)
             });
+        });
+    }
+}
+
+/// An array of quotes of at least so many bytes.
+fn quotes(bytes: usize) -> String {
+    const COMPANIES: [&str; 4] = ["Harbour & Sons, Ltd.", "Nordlicht AG", r#"The \"Blue\" Lamp"#, "Société Générale"];
+    let mut json = String::from("[");
+    for i in 0.. {
+        json += if i > 0 { "," } else { "" };
+        json += &quote(i, COMPANIES[i % 4]);
+        if json.len() >= bytes {
+            break;
         }
     }
+    json + "]"
+}
+
+fn quote(i: usize, company: &str) -> String {
+    let (whole, cents, volume, halted) = (10 + i * 7 % 990, i * 37 % 100, i * 7_919, i.is_multiple_of(16));
+    format!(
+        r#"{{"symbol":"Q{i:06}","company":"{company}","price":{whole}.{cents:02},"change":-0.{cents:02},"volume":{volume},"halted":{halted},"at":"2026-01-02T15:04:05Z"}}"#
+    )
 }
 
 /// An array of records of at least so many bytes: text with escapes and beyond ASCII, numbers, nesting, nulls.

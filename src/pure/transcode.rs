@@ -24,6 +24,8 @@ mod select;
 /// How much to feed at a time, in bytes, draining the output in between. A piece mostly becomes one to three times its
 /// size, but indents, empty cells and joined keys can make much more of one that is meant to.
 pub const PIECE_BYTES: usize = 8 << 10;
+/// Room for what stands around the data in any format, in bytes.
+const AROUND_BYTES: usize = 160;
 
 /// Writes one JSON text as an answer.
 ///
@@ -114,7 +116,7 @@ impl Transcoder {
                 None => self.held.extend_from_slice(piece),
             }
         }
-        self.reader.as_mut().map_or(Ok(()), |reader| reader.feed(piece, out))
+        self.read(piece, out)
     }
 
     /// The text has ended: appends the rest to `out`, which may be nothing.
@@ -133,10 +135,15 @@ impl Transcoder {
 
     /// Goes on to reading, beginning with what was held.
     fn begin(&mut self, enveloped: bool, out: &mut Vec<u8>) -> Result<(), JsonError> {
-        let mut reader = self.reader_of(enveloped);
-        reader.feed(&std::mem::take(&mut self.held), out)?;
-        self.reader = Some(reader);
-        Ok(())
+        self.reader = Some(self.reader_of(enveloped));
+        let held = std::mem::take(&mut self.held);
+        if held.is_empty() { Ok(()) } else { self.read(&held, out) }
+    }
+
+    fn read(&mut self, piece: &[u8], out: &mut Vec<u8>) -> Result<(), JsonError> {
+        let Some(reader) = &mut self.reader else { return Ok(()) };
+        out.reserve(piece.len() + AROUND_BYTES);
+        reader.feed(piece, out)
     }
 
     /// What reads a text that is `enveloped` already or not.

@@ -15,6 +15,9 @@ pub type Emitted = Result<(), Reason>;
 /// object and nowhere else, exactly one value is sent at the top, and nothing nests deeper than [`DEPTH_MAX`], or one more
 /// in the envelope.
 pub trait Emit {
+    /// False for an emitter that heeds no text: it may get no keys, and gets numbers and strings that are empty.
+    const TEXT: bool = true;
+
     /// An object opens.
     fn begin_object(&mut self) -> Emitted;
     /// The innermost open object closes.
@@ -48,6 +51,16 @@ pub trait Writer: Emit {
         mem::swap(self.out(), out);
         written
     }
+}
+
+/// Appends a line break and an indent of two spaces a level; of levels there are [`DEPTH_MAX`] and the envelope's.
+pub(super) fn new_line(levels: usize, out: &mut Vec<u8>) {
+    const LINE: [u8; 1 + 2 * (DEPTH_MAX + 1)] = {
+        let mut line = [b' '; 1 + 2 * (DEPTH_MAX + 1)];
+        line[0] = b'\n';
+        line
+    };
+    out.extend_from_slice(&LINE[..1 + 2 * levels]);
 }
 
 /// Sends a serde document to an emitter, shaped as serde_json would write it.

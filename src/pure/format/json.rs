@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::emit::{Emit, Emitted, Writer};
+use super::emit::{Emit, Emitted, Writer, new_line};
 use super::{EncodeError, JsonError, Reason, tokens};
 
 /// Appends a document: compact, or indented by two spaces.
@@ -59,8 +59,7 @@ impl Json {
 
     fn new_line(&mut self) {
         if self.pretty {
-            self.out.push(b'\n');
-            self.out.resize(self.out.len() + 2 * self.depth, b' ');
+            new_line(self.depth, &mut self.out);
         }
     }
 
@@ -138,6 +137,8 @@ impl Emit for Json {
 pub struct Check;
 
 impl Emit for Check {
+    const TEXT: bool = false;
+
     fn begin_object(&mut self) -> Emitted {
         Ok(())
     }

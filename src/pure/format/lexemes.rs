@@ -5,40 +5,112 @@ use super::Reason;
 /// Place and reason of an error, the place counted from the start of the text at hand.
 pub(super) type Flaw = (usize, Reason);
 
+/// Finds what ends the plain part of a string: quotes, backslashes and control characters. It looks at 64 bytes at once,
+/// which the compiler turns into a few vector instructions, and remembers what it saw there.
+pub(super) struct Specials<'a> {
+    bytes: &'a [u8],
+    /// Where the 64 bytes begin that were looked at last.
+    start: usize,
+    /// A bit for each of them, the lowest for the first.
+    found: u64,
+}
+
+impl<'a> Specials<'a> {
+    /// Those of `bytes` from `start` on.
+    #[inline]
+    pub(super) fn new(bytes: &'a [u8], start: usize) -> Specials<'a> {
+        Specials { bytes, start, found: specials_of_64(&bytes[start..]) }
+    }
+
+    /// The first that lies at `i` or after it, or the end. Asked for one place after another.
+    #[inline(always)]
+    fn from(&mut self, mut i: usize) -> usize {
+        loop {
+            if i >= self.start + 64 {
+                (self.start, self.found) = (i, specials_of_64(&self.bytes[i..]));
+            }
+            let found = self.found >> (i - self.start);
+            if found != 0 {
+                return i + found.trailing_zeros() as usize;
+            }
+            i = self.start + 64;
+        }
+    }
+}
+
+/// A bit for each of the first 64 bytes: whether it is special. What lies beyond the end counts as special.
+#[inline(never)]
+fn specials_of_64(bytes: &[u8]) -> u64 {
+    let of_block = |block: [u8; 64]| {
+        let special = block.map(|byte| if (byte < 0x20) | (byte == b'"') | (byte == b'\\') { 0xFF } else { 0 });
+        // Leaves another bit of each of eight bytes, and adds them up in the highest.
+        let bits = |eight: &[u8; 8]| {
+            (u64::from_le_bytes(*eight) & 0x8040_2010_0804_0201).wrapping_mul(0x0101_0101_0101_0101) >> 56
+        };
+        special.as_chunks().0.iter().rev().fold(0, |found, eight| found << 8 | bits(eight))
+    };
+    if let Some(block) = bytes.first_chunk() {
+        return of_block(*block);
+    }
+    let mut block = [0; 64];
+    block[..bytes.len()].copy_from_slice(bytes);
+    of_block(block)
+}
+
 /// Reads the string whose opening quote is at `open`: its text, and the place after the closing quote. `None` when the
-/// end cuts it off.
+/// end cuts it off. Escapes are undone in `unescaped`; without one they are only checked, and the text is empty.
+#[inline(always)]
 pub(super) fn string<'a>(
     text: &'a str,
+    specials: &mut Specials,
     open: usize,
-    unescaped: &'a mut String,
+    unescaped: Option<&'a mut String>,
+) -> Result<Option<(&'a str, usize)>, Flaw> {
+    let start = open + 1;
+    let end = specials.from(start);
+    if text.as_bytes().get(end) != Some(&b'"') {
+        return unplain_string(text, start, end, unescaped);
+    }
+    Ok(Some((if unescaped.is_some() { &text[start..end] } else { "" }, end + 1)))
+}
+
+/// Reads a string on from `i`, the first place that is not plain.
+#[inline(never)]
+fn unplain_string<'a>(
+    text: &'a str,
+    mut start: usize,
+    mut i: usize,
+    mut unescaped: Option<&'a mut String>,
 ) -> Result<Option<(&'a str, usize)>, Flaw> {
     let bytes = text.as_bytes();
-    let mut start = open + 1;
-    let mut i = plain_until(bytes, start);
-    if bytes.get(i) == Some(&b'"') {
-        return Ok(Some((&text[start..i], i + 1)));
+    let mut specials = Specials::new(bytes, i);
+    if let Some(unescaped) = &mut unescaped {
+        unescaped.clear();
     }
-    unescaped.clear();
     loop {
-        unescaped.push_str(&text[start..i]);
+        if let Some(unescaped) = &mut unescaped {
+            unescaped.push_str(&text[start..i]);
+        }
         match bytes.get(i) {
             None => return Ok(None),
-            Some(b'"') => return Ok(Some((unescaped, i + 1))),
+            Some(b'"') => return Ok(Some((unescaped.map_or("", |unescaped| unescaped), i + 1))),
             Some(b'\\') => {
                 let Some((character, end)) = escape(bytes, i)? else { return Ok(None) };
-                unescaped.push(character);
+                if let Some(unescaped) = &mut unescaped {
+                    unescaped.push(character);
+                }
                 start = end;
             }
             Some(_) => return Err((i, Reason::ControlCharacter)),
         }
-        i = plain_until(bytes, start);
+        i = specials.from(start);
     }
 }
 
 /// The end of the number that starts at `i` (RFC 8259 section 6). `None` when the end of the bytes may cut it off.
+#[inline(always)]
 pub(super) fn number(bytes: &[u8], i: usize, ended: bool) -> Result<Option<usize>, Flaw> {
-    let digits = |from: usize| from + bytes[from..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let some_digits = |from: usize| match digits(from) {
+    let some_digits = |from: usize| match digits_until(bytes, from) {
         end if end > from => Ok(Some(end)),
         end if end == bytes.len() && !ended => Ok(None),
         end => Err((end, Reason::InvalidNumber)),
@@ -64,24 +136,26 @@ pub(super) fn number(bytes: &[u8], i: usize, ended: bool) -> Result<Option<usize
     Ok(if end == bytes.len() && !ended { None } else { Some(end) })
 }
 
-/// The first place from `i` on that holds a quote, a backslash or a control character, or the end.
-fn plain_until(bytes: &[u8], mut i: usize) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const TOPS: u64 = 0x8080_8080_8080_8080;
-    const QUOTES: u64 = ONES * b'"' as u64;
-    const BACKSLASHES: u64 = ONES * b'\\' as u64;
-    // Eight bytes at a time. A borrow makes false hits only above a true one, and the lowest hit is what counts.
-    let zero = |word: u64| word.wrapping_sub(ONES) & !word & TOPS;
-    while let Some(eight) = bytes[i..].first_chunk() {
-        let word = u64::from_le_bytes(*eight);
-        let control = word.wrapping_sub(ONES * 0x20) & !word & TOPS;
-        let hits = zero(word ^ QUOTES) | zero(word ^ BACKSLASHES) | control;
-        if hits != 0 {
-            return i + hits.trailing_zeros() as usize / 8;
-        }
-        i += 8;
+/// The first place from `i` on that holds no digit, or the end. Numbers are short: one byte after another is quickest.
+#[inline(always)]
+fn digits_until(bytes: &[u8], mut i: usize) -> usize {
+    while bytes.get(i).is_some_and(u8::is_ascii_digit) {
+        i += 1;
     }
-    i + bytes[i..].iter().take_while(|&&byte| byte >= 0x20 && byte != b'"' && byte != b'\\').count()
+    i
+}
+
+/// The end of the literal `name`, if that is what starts at `i`. `None` when the end of the bytes may cut it off.
+#[inline(always)]
+pub(super) fn literal(bytes: &[u8], i: usize, name: &[u8], ended: bool) -> Result<Option<usize>, Flaw> {
+    let rest = &bytes[i..];
+    if rest.starts_with(name) {
+        Ok(Some(i + name.len()))
+    } else if !ended && name.starts_with(rest) {
+        Ok(None)
+    } else {
+        Err((i, Reason::UnexpectedByte))
+    }
 }
 
 /// Reads the escape whose backslash is at `i`: its character and the place after it. `None` when the end cuts it off.
@@ -132,4 +206,31 @@ fn hex4(bytes: &[u8], i: usize) -> Result<Option<u32>, Flaw> {
         code = code << 4 | digit;
     }
     Ok(Some(code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_the_plain_part_of_a_string_is_found_in_every_place() {
+        for (before, length) in (0..70).flat_map(|before| (0..140).map(move |length| (before, length))) {
+            let plain = "é".repeat(length / 2) + if length % 2 == 1 { "\u{7f}" } else { "" };
+            let start = before + 1;
+            for (end, expected) in [
+                ("\",\"", Ok(Some((plain.as_str(), start + length + 1)))),
+                ("", Ok(None)),
+                ("\\", Ok(None)),
+                ("\u{1f}\"", Err((start + length, Reason::ControlCharacter))),
+                ("\\q\"", Err((start + length, Reason::InvalidEscape))),
+            ] {
+                let text = format!("{}\"{plain}{end}", " ".repeat(before));
+                let mut unescaped = String::new();
+                let read = string(&text, &mut Specials::new(text.as_bytes(), 0), before, Some(&mut unescaped));
+                assert_eq!(read, expected, "{text:?}");
+                let checked = string(&text, &mut Specials::new(text.as_bytes(), 0), before, None);
+                assert_eq!(checked, expected.map(|some| some.map(|(_, end)| ("", end))), "{text:?}");
+            }
+        }
+    }
 }

@@ -43,6 +43,65 @@ fn transcoded(json: &[u8], format: Format) -> Vec<u8> {
     out
 }
 
+/// Documents, compact and indented, of which a few bytes are others or are gone.
+pub(in crate::pure) fn any_json_or_nearly() -> impl Strategy<Value = Vec<u8>> {
+    const WRONG: [&[u8]; 31] = [
+        b"",
+        b"\"",
+        b"\\",
+        b"\\\"",
+        b"\\u",
+        b"\\u00e9",
+        b"\\ud83d",
+        b"\\udE00",
+        b"\\q",
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b",",
+        b":",
+        b"-",
+        b"0",
+        b"12",
+        b".",
+        b"e+",
+        b"tru",
+        b"null",
+        b" ",
+        b"\n\t",
+        b"\x01",
+        b"\xC3",
+        b"\xA9",
+        b"\xFF",
+        b"\xED\xA0\x80",
+        b"\xEF\xBB\xBF",
+        b"a\":",
+    ];
+    let change = (any::<prop::sample::Index>(), 0..3_usize, prop::sample::select(&WRONG));
+    (any_document(), any::<bool>(), prop::collection::vec(change, 0..4)).prop_map(|(document, pretty, changes)| {
+        let written = if pretty { serde_json::to_vec_pretty(&document) } else { serde_json::to_vec(&document) };
+        let mut json = written.unwrap();
+        for (place, gone, come) in changes {
+            let start = place.index(json.len() + 1);
+            let end = json.len().min(start + gone);
+            json.splice(start..end, come.iter().copied());
+        }
+        json
+    })
+}
+
+fn fed(mut tokenizer: Tokenizer, pieces: &[&[u8]], sink: &mut impl emit::Emit) -> Result<(), JsonError> {
+    pieces.iter().try_for_each(|piece| tokenizer.feed(piece, sink))?;
+    tokenizer.finish(sink)
+}
+
+fn indented(tokenizer: Tokenizer, pieces: &[&[u8]]) -> Result<String, JsonError> {
+    let mut sink = json::Json::new(true);
+    fed(tokenizer, pieces, &mut sink)?;
+    Ok(String::from_utf8(std::mem::take(sink.out())).unwrap())
+}
+
 fn text_of(document: &Value, format: Format) -> String {
     String::from_utf8(transcoded(&serde_json::to_vec(document).unwrap(), format)).unwrap()
 }
@@ -107,6 +166,24 @@ proptest! {
         tokenizer.finish(&mut sink).unwrap();
         let whole = transcoded(&json, Format::Xml);
         prop_assert_eq!(std::str::from_utf8(sink.out()), std::str::from_utf8(&whole));
+    }
+
+    #[test]
+    fn any_text_reads_alike_however_it_is_cut(json in any_json_or_nearly(), cuts in prop::collection::vec(0..200_usize, 0..12)) {
+        let mut cuts: Vec<usize> = cuts.into_iter().filter(|&cut| cut < json.len()).chain([0, json.len()]).collect();
+        cuts.sort_unstable();
+        let pieces: Vec<&[u8]> = cuts.windows(2).map(|cut| &json[cut[0]..cut[1]]).collect();
+        let bytes: Vec<&[u8]> = json.chunks(1).collect();
+        for tokenizer in [Tokenizer::new as fn() -> Tokenizer, Tokenizer::without_duplicates] {
+            let whole = indented(tokenizer(), &[&json]);
+            prop_assert_eq!(&indented(tokenizer(), &pieces), &whole);
+            prop_assert_eq!(&indented(tokenizer(), &bytes), &whole);
+            // Without the text of what is read, and with it.
+            let whole = whole.map(drop);
+            prop_assert_eq!(&fed(tokenizer(), &[&json], &mut json::Check), &whole);
+            prop_assert_eq!(&fed(tokenizer(), &pieces, &mut json::Check), &whole);
+            prop_assert_eq!(&fed(tokenizer(), &bytes, &mut json::Check), &whole);
+        }
     }
 
     #[test]

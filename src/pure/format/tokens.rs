@@ -1,11 +1,11 @@
 //! JSON bytes to events: a strict RFC 8259 reader that builds no tree and can be fed in pieces.
 //!
-//! What it holds is its place in the text (one bit a level), the one token that two pieces share, and one string with
+//! What it holds is its place in the text (one byte a level), the one token that two pieces share, and one string with
 //! escapes undone. It is stricter than many: no byte order mark, no lone surrogates, at most [`DEPTH_MAX`] levels.
 //! Keys that come twice pass, unless it is made by [`Tokenizer::without_duplicates`].
 
 use super::emit::Emit;
-use super::lexemes::{Flaw, number, string};
+use super::lexemes::{Flaw, Specials, literal, number, string};
 use super::seen::Seen;
 use super::{DEPTH_MAX, JsonError, Reason};
 
@@ -35,12 +35,10 @@ fn read_by(mut tokenizer: Tokenizer, json: &[u8], sink: &mut impl Emit) -> Resul
     tokenizer.finish(sink)
 }
 
-/// Reads one JSON text that comes in pieces of any size.
+/// Reads one JSON text that comes in pieces of any size, however they are cut: the events are those of the whole text,
+/// and so is the error.
 pub struct Tokenizer {
-    expect: Expect,
-    depth: usize,
-    /// Bit n tells whether the container at depth n + 1 is an object.
-    objects: u128,
+    place: Place,
     /// Bytes of all pieces before the present one.
     consumed: usize,
     /// The beginning of a token that the last piece cut off.
@@ -52,6 +50,17 @@ pub struct Tokenizer {
     /// The last string that had escapes, with its escapes undone.
     unescaped: String,
     seen: Option<Seen>,
+}
+
+/// A place between two tokens.
+#[derive(Clone, Copy)]
+struct Place {
+    expect: Expect,
+    depth: usize,
+    /// The innermost open container is an object.
+    in_object: bool,
+    /// The same of what each open container lies in, the outermost first.
+    outer: [bool; DEPTH_MAX],
 }
 
 /// What may come next.
@@ -66,16 +75,12 @@ enum Expect {
     Nothing,
 }
 
-const _: () = assert!(DEPTH_MAX <= u128::BITS as usize);
-
 impl Tokenizer {
     /// Ready for the first piece.
     #[expect(clippy::new_without_default, reason = "a default tokenizer would hide which of the two kinds it is")]
     pub fn new() -> Self {
         Tokenizer {
-            expect: Expect::Value,
-            depth: 0,
-            objects: 0,
+            place: Place { expect: Expect::Value, depth: 0, in_object: false, outer: [false; DEPTH_MAX] },
             consumed: 0,
             carry: Vec::new(),
             carry_at: 0,
@@ -103,22 +108,13 @@ impl Tokenizer {
             start = end.unwrap_or(piece.len());
             self.keep(&piece[..start])?;
             if end.is_some() {
-                self.complete_carry(sink)?;
+                self.read_carry(true, sink)?;
+                self.carry.clear();
             }
         }
         let rest = &piece[start..];
         let base = self.consumed + start;
-        // A character may be cut in two by the end of the piece, but only within a string.
-        let (text, flawed, broken) = match std::str::from_utf8(rest) {
-            Ok(text) => (text, false, false),
-            Err(error) => {
-                (rest.utf8_chunks().next().map_or("", |chunk| chunk.valid()), true, error.error_len().is_some())
-            }
-        };
-        let cut = self.run(text, false, sink).map_err(|flaw| at(base, flaw))?;
-        if broken || flawed && rest[cut] != b'"' {
-            return Err(at(base, (text.len(), Reason::InvalidUtf8)));
-        }
+        let cut = self.read(rest, base, false, sink)?;
         if cut < rest.len() {
             self.carry_at = base + cut;
             self.carry_escapes = false;
@@ -135,8 +131,13 @@ impl Tokenizer {
     /// # Errors
     /// When the document is not complete.
     pub fn finish(&mut self, sink: &mut impl Emit) -> Result<(), JsonError> {
-        if self.carry.first().is_some_and(|&byte| byte != b'"') {
-            self.complete_carry(sink)?;
+        if let Some(&first) = self.carry.first() {
+            // Of a string without its end, what there is may have a flaw.
+            let ended = first != b'"';
+            self.read_carry(ended, sink)?;
+            if ended {
+                self.carry.clear();
+            }
         }
         if self.is_complete() { Ok(()) } else { Err(at(self.consumed, (0, Reason::UnexpectedEnd))) }
     }
@@ -148,16 +149,16 @@ impl Tokenizer {
 
     /// True once the document is complete: only white space may come.
     pub fn is_complete(&self) -> bool {
-        self.expect == Expect::Nothing && self.carry.is_empty()
+        self.place.expect == Expect::Nothing && self.carry.is_empty()
     }
 
     /// Where in a new piece the carried token ends; `None` when it goes on. Looks at each byte once, so that many small
-    /// pieces cost no more than a large one.
+    /// pieces cost no more than a large one. Beyond ASCII there are no tokens but strings; such a character goes with the
+    /// token before it, so that it is whole when it is refused.
     fn carried_token_end(&mut self, piece: &[u8]) -> Option<usize> {
         if self.carry[0] != b'"' {
-            return piece
-                .iter()
-                .position(|&byte| !(byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')));
+            let ends = |byte: &u8| byte.is_ascii() && !byte.is_ascii_alphanumeric() && !b"+-.".contains(byte);
+            return piece.iter().position(ends);
         }
         let mut i = 0;
         while i < piece.len() {
@@ -182,134 +183,175 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// Sends the carried token, which is complete.
-    fn complete_carry(&mut self, sink: &mut impl Emit) -> Result<(), JsonError> {
-        let mut carry = std::mem::take(&mut self.carry);
-        let flaw = match std::str::from_utf8(&carry) {
-            Ok(text) => self.run(text, true, sink).err(),
-            Err(error) => Some((error.valid_up_to(), Reason::InvalidUtf8)),
-        };
-        carry.clear();
+    /// Sends the carried token, if it is complete.
+    fn read_carry(&mut self, ended: bool, sink: &mut impl Emit) -> Result<(), JsonError> {
+        let carry = std::mem::take(&mut self.carry);
+        self.read(&carry, self.carry_at, ended, sink)?;
         self.carry = carry;
-        flaw.map_or(Ok(()), |flaw| Err(at(self.carry_at, flaw)))
+        Ok(())
     }
 
-    /// Reads on through `text` and answers where in it a token begins that its end cuts off, or its length. With `ended`
-    /// a number or literal may reach to the end.
+    /// Reads on through `bytes`, which begin at `base` of the text, and answers where in them a token begins that their
+    /// end cuts off, or their length. What is `ended` ends with a token: no number, literal or character goes on.
+    fn read(&mut self, bytes: &[u8], base: usize, ended: bool, sink: &mut impl Emit) -> Result<usize, JsonError> {
+        let error = match std::str::from_utf8(bytes) {
+            Ok(text) => return self.run(text, ended, sink).map_err(|flaw| at(base, flaw)),
+            Err(error) => error,
+        };
+        let valid = bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+        let cut = self.run(valid, false, sink).map_err(|flaw| at(base, flaw))?;
+        let goes_on = error.error_len().is_none() && !ended;
+        if goes_on { Ok(cut) } else { Err(at(base, (valid.len(), Reason::InvalidUtf8))) }
+    }
+
+    /// Reads on through `text` as [`Tokenizer::read`] does. It is compiled for each kind of sink: one that wants no text
+    /// costs none of what makes text out of tokens.
     fn run<S: Emit>(&mut self, text: &str, ended: bool, sink: &mut S) -> Result<usize, Flaw> {
         let bytes = text.as_bytes();
+        let mut specials = Specials::new(bytes, 0);
+        let unescaped = &mut self.unescaped;
+        let mut seen = self.seen.as_mut();
+        let wants_keys = S::TEXT || seen.is_some();
+        let mut place = self.place;
         let mut i = 0;
-        while let Some(&byte) = bytes.get(i) {
+        let cut = loop {
             let start = i;
-            let sent = match (byte, self.expect) {
-                (b' ' | b'\n' | b'\r' | b'\t', _) => {
-                    i += 1;
+            // A key, if one is due; then, in the same turn, what mostly follows it: its value.
+            if matches!(place.expect, Expect::Key | Expect::KeyOrEnd) && bytes.get(i) == Some(&b'"') {
+                let unescaped = wants_keys.then_some(&mut *unescaped);
+                let Some((key, end)) = string(text, &mut specials, start, unescaped)? else { break start };
+                if wants_keys {
+                    let inserted = seen.as_mut().map_or(Ok(()), |seen| seen.insert(key));
+                    inserted.and_then(|()| sink.key(key)).map_err(|reason| (start, reason))?;
+                }
+                i = end;
+                place.expect = Expect::Colon;
+                if bytes.get(i) != Some(&b':') {
                     continue;
                 }
-                (b'"', Expect::Value | Expect::ValueOrEnd) => {
-                    let Some((string, end)) = string(text, i, &mut self.unescaped)? else {
-                        return Ok(start);
-                    };
-                    i = end;
-                    let sent = sink.string(string);
-                    self.value_done();
-                    sent
-                }
-                (b'"', Expect::Key | Expect::KeyOrEnd) => {
-                    let Some((key, end)) = string(text, i, &mut self.unescaped)? else {
-                        return Ok(start);
-                    };
-                    if let Some(seen) = &mut self.seen {
-                        seen.insert(key).map_err(|reason| (start, reason))?;
+                i += 1;
+                place.expect = Expect::Value;
+            }
+            let start = i;
+            let Some(&byte) = bytes.get(i) else { break start };
+            let sent = match place.expect {
+                Expect::Value | Expect::ValueOrEnd => match byte {
+                    b'"' => {
+                        let unescaped = S::TEXT.then_some(&mut *unescaped);
+                        let Some((string, end)) = string(text, &mut specials, i, unescaped)? else { break start };
+                        i = place.value_done(bytes, end);
+                        sink.string(string)
                     }
-                    i = end;
-                    self.expect = Expect::Colon;
-                    sink.key(key)
-                }
-                (b':', Expect::Colon) => {
-                    i += 1;
-                    self.expect = Expect::Value;
-                    continue;
-                }
-                (b',', Expect::CommaOrEnd) => {
-                    i += 1;
-                    self.expect = if self.in_object() { Expect::Key } else { Expect::Value };
-                    continue;
-                }
-                (b'-' | b'0'..=b'9', Expect::Value | Expect::ValueOrEnd) => {
-                    let Some(end) = number(bytes, i, ended)? else {
-                        return Ok(start);
-                    };
-                    i = end;
-                    self.value_done();
-                    sink.number(&text[start..end])
-                }
-                (b'{' | b'[', Expect::Value | Expect::ValueOrEnd) => {
-                    if self.depth == DEPTH_MAX {
-                        return Err((start, Reason::TooDeep));
+                    b'-' | b'0'..=b'9' => {
+                        let Some(end) = number(bytes, i, ended)? else { break start };
+                        i = place.value_done(bytes, end);
+                        sink.number(if S::TEXT { &text[start..end] } else { "" })
                     }
-                    i += 1;
-                    if byte == b'{' {
-                        self.objects |= 1 << self.depth;
-                        self.expect = Expect::KeyOrEnd;
-                        self.depth += 1;
-                        if let Some(seen) = &mut self.seen {
+                    b'{' | b'[' if place.depth == DEPTH_MAX => Err(Reason::TooDeep),
+                    b'{' => {
+                        i += 1;
+                        place.enter(true);
+                        if let Some(seen) = &mut seen {
                             seen.enter();
                         }
                         sink.begin_object()
-                    } else {
-                        self.objects &= !(1 << self.depth);
-                        self.expect = Expect::ValueOrEnd;
-                        self.depth += 1;
+                    }
+                    b'[' => {
+                        i += 1;
+                        place.enter(false);
                         sink.begin_array()
                     }
-                }
-                (b'}', Expect::KeyOrEnd | Expect::CommaOrEnd) if self.in_object() => {
-                    i += 1;
-                    self.depth -= 1;
-                    self.value_done();
-                    if let Some(seen) = &mut self.seen {
+                    b't' => {
+                        let Some(end) = literal(bytes, i, b"true", ended)? else { break start };
+                        i = place.value_done(bytes, end);
+                        sink.bool(true)
+                    }
+                    b'f' => {
+                        let Some(end) = literal(bytes, i, b"false", ended)? else { break start };
+                        i = place.value_done(bytes, end);
+                        sink.bool(false)
+                    }
+                    b'n' => {
+                        let Some(end) = literal(bytes, i, b"null", ended)? else { break start };
+                        i = place.value_done(bytes, end);
+                        sink.null()
+                    }
+                    b']' if place.expect == Expect::ValueOrEnd => {
+                        i = place.leave(bytes, i + 1);
+                        sink.end_array()
+                    }
+                    _ => {
+                        i = blank_end(text, i)?;
+                        Ok(())
+                    }
+                },
+                Expect::CommaOrEnd | Expect::KeyOrEnd if byte == b'}' && place.in_object => {
+                    i = place.leave(bytes, i + 1);
+                    if let Some(seen) = &mut seen {
                         seen.leave();
                     }
                     sink.end_object()
                 }
-                (b']', Expect::ValueOrEnd | Expect::CommaOrEnd) if !self.in_object() => {
-                    i += 1;
-                    self.depth -= 1;
-                    self.value_done();
+                Expect::CommaOrEnd if byte == b']' && !place.in_object => {
+                    i = place.leave(bytes, i + 1);
                     sink.end_array()
                 }
-                (b't' | b'f' | b'n', Expect::Value | Expect::ValueOrEnd) => {
-                    let literal = match byte {
-                        b't' => "true",
-                        b'f' => "false",
-                        _ => "null",
-                    };
-                    let rest = &bytes[i..];
-                    if rest.starts_with(literal.as_bytes()) {
-                        i += literal.len();
-                    } else if !ended && literal.as_bytes().starts_with(rest) {
-                        return Ok(start);
-                    } else {
-                        return Err((start, Reason::UnexpectedByte));
-                    }
-                    self.value_done();
-                    if byte == b'n' { sink.null() } else { sink.bool(byte == b't') }
+                Expect::CommaOrEnd if byte == b',' => {
+                    i = place.value_done(bytes, i);
+                    Ok(())
                 }
-                (0xEF, _) if text[i..].starts_with('\u{FEFF}') => return Err((start, Reason::ByteOrderMark)),
-                _ => return Err((start, Reason::UnexpectedByte)),
+                Expect::Colon if byte == b':' => {
+                    i += 1;
+                    place.expect = Expect::Value;
+                    Ok(())
+                }
+                _ => {
+                    i = blank_end(text, i)?;
+                    Ok(())
+                }
             };
             sent.map_err(|reason| (start, reason))?;
+        };
+        self.place = place;
+        Ok(cut)
+    }
+}
+
+impl Place {
+    fn enter(&mut self, object: bool) {
+        self.expect = if object { Expect::KeyOrEnd } else { Expect::ValueOrEnd };
+        self.outer[self.depth] = std::mem::replace(&mut self.in_object, object);
+        self.depth += 1;
+    }
+
+    /// The innermost container ends before `i`. Answers where to go on, as [`Place::value_done`] does.
+    fn leave(&mut self, bytes: &[u8], i: usize) -> usize {
+        self.depth -= 1;
+        self.in_object = self.outer[self.depth];
+        self.value_done(bytes, i)
+    }
+
+    /// A value ends before `i`. Answers where to go on: a comma mostly follows at once, and is taken together with it.
+    fn value_done(&mut self, bytes: &[u8], i: usize) -> usize {
+        if self.depth == 0 {
+            self.expect = Expect::Nothing;
+        } else if bytes.get(i) == Some(&b',') {
+            self.expect = if self.in_object { Expect::Key } else { Expect::Value };
+            return i + 1;
+        } else {
+            self.expect = Expect::CommaOrEnd;
         }
-        Ok(i)
+        i
     }
+}
 
-    fn in_object(&self) -> bool {
-        self.depth > 0 && self.objects >> (self.depth - 1) & 1 == 1
-    }
-
-    fn value_done(&mut self) {
-        self.expect = if self.depth == 0 { Expect::Nothing } else { Expect::CommaOrEnd };
+/// The end of the white space that begins at `i`, where nothing else may stand.
+fn blank_end(text: &str, i: usize) -> Result<usize, Flaw> {
+    let is_blank = |byte: &&u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
+    match text.as_bytes()[i..].iter().take_while(is_blank).count() {
+        0 if text[i..].starts_with('\u{FEFF}') => Err((i, Reason::ByteOrderMark)),
+        0 => Err((i, Reason::UnexpectedByte)),
+        blanks => Ok(i + blanks),
     }
 }
 

@@ -13,7 +13,7 @@
 use std::fmt::Write as _;
 
 use super::Reason;
-use super::emit::{Emit, Emitted, Writer};
+use super::emit::{Emit, Emitted, Writer, new_line};
 use super::xml_names::{continues_name, starts_name};
 
 const DECLARATION: &[u8] = br#"<?xml version="1.0" encoding="UTF-8"?>"#;
@@ -83,13 +83,12 @@ impl Xml {
     }
 
     fn push_name(&mut self) {
-        let name = &self.names[self.parent_end()..];
-        self.out.extend_from_slice(name.as_bytes());
+        let name = &self.names.as_bytes()[self.parent_end()..];
+        self.out.extend_from_slice(name);
     }
 
     fn new_line(&mut self) {
-        self.out.push(b'\n');
-        self.out.resize(self.out.len() + 2 * self.open.len(), b' ');
+        new_line(self.open.len(), &mut self.out);
     }
 
     fn begin(&mut self, array: bool) -> Emitted {
@@ -159,33 +158,38 @@ impl Emit for Xml {
     }
 }
 
-/// What a byte asks for in text, as bits; a text's own are those of its bytes together.
+/// What a byte asks for, as bits; a text's own are those of its bytes together.
 mod class {
-    /// An escape.
+    /// An escape in text.
     pub const ESCAPE: u8 = 1;
-    /// A closer look: it is a forbidden character, or may begin one.
+    /// A closer look at text: it is a forbidden character, or may begin one.
     pub const SUSPECT: u8 = 2;
+    /// A closer look at a key: it is neither a letter nor a digit of ASCII.
+    pub const UNNAMELY: u8 = 4;
 
-    pub const OF: [u8; 256] = {
+    pub fn of(text: &str) -> u8 {
+        text.bytes().fold(0, |classes, byte| classes | OF[usize::from(byte)])
+    }
+
+    const OF: [u8; 256] = {
         let mut of = [0; 256];
         let mut byte = 0;
-        while byte < 0x20 {
-            of[byte] = SUSPECT;
+        while byte < 256 {
+            of[byte] = match byte as u8 {
+                b'\t' | b'\n' => UNNAMELY,
+                b'\r' | b'&' | b'<' | b'>' => ESCAPE | UNNAMELY,
+                0..0x20 | 0xEF => SUSPECT | UNNAMELY,
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => 0,
+                _ => UNNAMELY,
+            };
             byte += 1;
         }
-        of[b'\t' as usize] = 0;
-        of[b'\n' as usize] = 0;
-        of[b'\r' as usize] = ESCAPE;
-        of[b'&' as usize] = ESCAPE;
-        of[b'<' as usize] = ESCAPE;
-        of[b'>' as usize] = ESCAPE;
-        of[0xEF] = SUSPECT;
         of
     };
 }
 
 fn push_text(text: &str, out: &mut Vec<u8>) {
-    let classes = text.bytes().fold(0, |classes, byte| classes | class::OF[usize::from(byte)]);
+    let classes = class::of(text);
     if classes & class::SUSPECT != 0 && text.contains(forbidden) {
         push_text(&text.replace(forbidden, "\u{FFFD}"), out);
     } else if classes & class::ESCAPE != 0 {
@@ -204,7 +208,7 @@ fn forbidden(character: char) -> bool {
 fn push_key(key: &str, names: &mut String) {
     let bytes = key.as_bytes();
     let starts_plainly = bytes.first().is_some_and(|byte| byte.is_ascii_alphabetic() && !matches!(byte, b'x' | b'X'));
-    if starts_plainly && bytes.iter().all(u8::is_ascii_alphanumeric) {
+    if starts_plainly && class::of(key) & class::UNNAMELY == 0 {
         names.push_str(key);
         return;
     }

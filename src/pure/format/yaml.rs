@@ -11,7 +11,7 @@
 use std::fmt::Write as _;
 
 use super::Reason;
-use super::emit::{Emit, Emitted, Writer};
+use super::emit::{Emit, Emitted, Writer, new_line};
 
 /// The most containers a YAML document may nest. js-yaml gives up at a hundred nodes from the document to a scalar, and
 /// counts an item that begins on the line of its dash as two.
@@ -49,8 +49,7 @@ impl Yaml {
     }
 
     fn new_line(&mut self, depth: usize) {
-        self.out.push(b'\n');
-        self.out.resize(self.out.len() + 2 * (depth - 1), b' ');
+        new_line(depth - 1, &mut self.out);
     }
 
     /// Writes the dash of an item. The colon of a key stands already.

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::super::format::csv;
-use super::super::format::properties::any_document;
+use super::super::format::properties::{any_document, any_json_or_nearly};
 use super::super::format::tokens::CARRY_BYTES_MAX;
 use super::super::format::transcode;
 use super::*;
@@ -137,6 +137,16 @@ proptest! {
             prop_assert_eq!(&way.whole(&json).unwrap(), &expected);
             prop_assert_eq!(&way.written(cuts.windows(2).map(|cut| &json[cut[0]..cut[1]])).unwrap(), &expected);
             prop_assert_eq!(&way.written(json.chunks(1)).unwrap(), &expected);
+        }
+    }
+
+    #[test]
+    fn any_text_is_written_or_refused_alike_however_it_is_cut(json in any_json_or_nearly(), size in 1..40_usize) {
+        let ways = Way::every().flat_map(|way| [way.at("/a"), way.at(""), way]);
+        for way in ways {
+            let whole = way.whole(&json);
+            prop_assert_eq!(&way.written(json.chunks(size)), &whole, "{:?}", way);
+            prop_assert_eq!(&way.written(json.chunks(1)), &whole, "{:?}", way);
         }
     }
 
