@@ -248,23 +248,23 @@ fn charge(
     bonus: u64,
     ceiling_may_be_missing: bool,
 ) -> Result<u64> {
+    // What it comes to is read by itself: an UPDATE that returns something keeps a journal of its own.
     let add = || {
         let mut statement = change.prepare_cached(
             "UPDATE credit SET used = used + ?3, bonus_used = bonus_used + ?4, \
                 ceiling = iif(?5, max(ceiling, used + ?3), ceiling) \
-             WHERE account_id = ?1 AND period_start_unix_s = ?2 RETURNING used + bonus_used",
+             WHERE account_id = ?1 AND period_start_unix_s = ?2",
         )?;
-        let what = params![account, period_start_unix_s, month, bonus, ceiling_may_be_missing];
-        statement.query_row(what, |row| row.get(0)).optional()
+        statement.execute(params![account, period_start_unix_s, month, bonus, ceiling_may_be_missing])
     };
-    let used = match add()? {
-        Some(used) => used,
-        None => {
-            // The first of the month, of the bonus or behind damage: all others come behind their ceiling.
-            raise_ceiling(change, account, period_start_unix_s, 0)?;
-            add()?.unwrap_or(0)
-        }
-    };
+    if add()? == 0 {
+        // The first of the month, of the bonus or behind damage: all others come behind their ceiling.
+        raise_ceiling(change, account, period_start_unix_s, 0)?;
+        add()?;
+    }
+    let mut statement = change
+        .prepare_cached("SELECT used + bonus_used FROM credit WHERE account_id = ?1 AND period_start_unix_s = ?2")?;
+    let used = statement.query_row(params![account, period_start_unix_s], |row| row.get(0)).optional()?.unwrap_or(0);
     if bonus > 0 {
         let mut statement = change.prepare_cached("UPDATE bonus SET used = used + ?2 WHERE account_id = ?1")?;
         if statement.execute(params![account, bonus])? == 0 {
