@@ -4,45 +4,43 @@
 //! who was never admitted does not compile. A step that cannot go on returns [`Refused`], a value that flows past the
 //! remaining steps to the one place where answers are built.
 
+mod context;
 mod kept;
 mod streamed;
 
 use std::net::IpAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 
-pub use self::kept::{Head, Kept, RequestHead};
 use crate::config::{Access, Config};
-use crate::pure::accept::Choice;
 use crate::pure::address::Neighbourhood;
-use crate::pure::envelope::{self, Answer, Dialect};
+use crate::pure::envelope::{self, Answer};
 use crate::pure::fault::Fault;
-use crate::pure::format::{EncodeError, Format, Style};
+use crate::pure::format::EncodeError;
 use crate::pure::input::{BodyKind, Input};
 use crate::pure::key::KeyHash;
-use crate::pure::log_line::{CallLine, UNANSWERED};
 use crate::pure::secret::BITS_RECOMMENDED;
 use crate::pure::totp::Params;
-use crate::pure::trace::TraceParent;
 use crate::pure::usage::{Outcome, View};
 use crate::service::catalog::{Catalog, Route, Service};
 use crate::service::upstream::{self, Upstream};
 use crate::service::{analytics, totp};
 use crate::state::clock::Clock;
 use crate::state::keyring::{Entry, Keyring};
-use crate::state::limiter::{AddressLimiter, Party, Quota, Verdict};
+use crate::state::limiter::{AddressLimiter, Party, Verdict};
 use crate::state::load::Load;
 use crate::state::log::Log;
-use crate::state::meter::{Caller, Hold, Meter};
-use crate::state::metrics::{Metrics, RouteMetrics};
-use crate::state::traces::{Begun, Origin, Traces};
+use crate::state::meter::{Hold, Meter};
+use crate::state::metrics::Metrics;
+use crate::state::traces::Traces;
 use crate::state::usage::UsageReader;
 
+pub use self::context::{Came, Context};
+pub use self::kept::{Head, Kept, RequestHead};
 pub use self::streamed::{Broken, Streamed};
 
 /// What all calls share: a configuration, and what outlives it. It does not change: another configuration is another gateway
@@ -112,131 +110,6 @@ pub struct Refused {
 
 /// A call that goes on, or one that was refused.
 pub type Flow<S> = Result<Call<S>, Refused>;
-
-/// What is known of a call from its first step to its answer.
-pub struct Context {
-    /// What all calls share.
-    pub gateway: Arc<Gateway>,
-    /// `X-Request-ID`: the client's own, or a UUID.
-    pub request_id: HeaderValue,
-    /// The format of the answer.
-    pub choice: Choice,
-    /// Whether the caller accepts that format; if not, it is JSON all the same.
-    pub acceptable: bool,
-    /// Its options.
-    pub style: Style,
-    /// The shape of the answer.
-    pub dialect: Dialect,
-    /// Who calls, as an address: the peer, or what a trusted proxy says of it.
-    pub address: IpAddr,
-    /// Whether its connection was encrypted, as far as we know or a trusted proxy says.
-    pub is_https: bool,
-    /// The time of the call, read once.
-    pub now_unix_s: u64,
-    /// When it came.
-    pub came: Came,
-    /// The trace that it is part of, as its caller says; from [`decode`] on, what an upstream is told.
-    pub parent: Option<TraceParent>,
-    /// What else the caller says of that trace, in `tracestate`; read only where traces are on.
-    pub trace_state: Option<String>,
-    /// Its span in that trace, where an upstream is told of it.
-    pub span: Option<Begun>,
-    /// Its method, as the log has it.
-    pub method: &'static str,
-    /// Whether its client can see that a body without a length has broken off: not with HTTP/1.0 (RFC 9112 section 8).
-    pub can_stream: bool,
-    /// What it reaches, where it is counted.
-    pub reached: Arc<RouteMetrics>,
-    /// How much of a body was read.
-    pub request_bytes: usize,
-    /// The number of the API that is called, once that is known.
-    pub api: Option<u16>,
-    /// Who calls, by key; from [`authenticate`] on.
-    pub caller: Option<Arc<Entry>>,
-    /// What is left of the per-minute limit; from [`admit`] on, for throttled callers.
-    pub quota: Option<Quota>,
-    /// The request, if it has one that could be given up.
-    pub head: Option<Head>,
-}
-
-/// A moment, by the clock on the wall and by the one that goes on evenly.
-#[derive(Clone, Copy, Debug)]
-pub struct Came {
-    /// In milliseconds of Unix time.
-    pub unix_ms: u64,
-    /// As [`Clock::monotonic`] has it.
-    pub monotonic: Duration,
-}
-
-impl Context {
-    /// Writes down how the call ended: its status, the code of its fault, the format of its answer where there is a
-    /// choice, and the length of the answer's body.
-    pub fn ended(&mut self, status: u16, code: Option<&'static str>, format: Option<Format>, body_bytes: usize) {
-        let head = self.head.take();
-        let gateway = &self.gateway;
-        let elapsed = gateway.clock.monotonic().saturating_sub(self.came.monotonic);
-        self.reached.call(status, format, elapsed);
-        let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        let caller = self.caller.as_deref();
-        let call = CallLine {
-            unix_ms: self.came.unix_ms.saturating_add(elapsed_us / 1_000),
-            request_id: self.request_id.to_str().unwrap_or_default(),
-            trace_id: self.parent.map(|parent| parent.trace_id),
-            method: self.method,
-            route: &self.reached.name,
-            status,
-            code,
-            format: format.map(Format::name),
-            account: caller.map(|entry| entry.account.id),
-            key: caller.map(|entry| entry.prefix.as_str()),
-            request_bytes: self.request_bytes,
-            // Answers to HEAD leave without their bodies.
-            response_bytes: if self.method == "HEAD" { 0 } else { body_bytes },
-            elapsed_us,
-        };
-        gateway.log.call(&call);
-        if gateway.traces.are_on() {
-            let route = head.as_ref().and_then(|head| gateway.catalog.find(head.uri.path()));
-            let (path, trace_state) = (route.map(|route| &*route.path), self.trace_state.as_deref());
-            gateway.traces.call(&call, &Origin { path, parent: self.parent, trace_state }, self.span.take());
-        }
-    }
-
-    /// Writes down that the call ended without an answer, and in a word why.
-    pub fn unanswered(&mut self, code: &'static str) {
-        self.ended(UNANSWERED, Some(code), None, 0);
-    }
-
-    /// The trace as an upstream is told of it: asked by this call, if that is sampled, and in a trace that begins here if the
-    /// caller has none; `None` where what the caller says will do.
-    fn trace(&mut self, head: &RequestHead) -> Option<TraceParent> {
-        let origin = Origin { path: None, parent: self.parent, trace_state: self.trace_state.as_deref() };
-        self.span = self.gateway.traces.begin(self.came.unix_ms, &origin);
-        let trace = match (&self.span, self.parent) {
-            (Some(span), _) => span.as_parent(),
-            (None, Some(_)) => return None,
-            (None, None) => {
-                let is_own = head.headers.get("x-request-id") != Some(&self.request_id);
-                upstream::new_trace(is_own.then_some(&self.request_id))
-            }
-        };
-        self.parent = Some(trace);
-        Some(trace)
-    }
-
-    /// Who calls what, as the ledger has it; `None` for callers without a key.
-    fn ledgered(&self) -> Option<Caller> {
-        let entry = self.caller.as_ref()?;
-        Some(Caller { account: entry.account.id, key: entry.id, api: self.api? })
-    }
-
-    /// Counts a call that costs nothing.
-    pub fn count(&self, outcome: Outcome) {
-        if let Some(caller) = self.ledgered() {
-            self.gateway.meter.tally.count(caller, outcome, self.now_unix_s);
-        }
-    }
-}
 
 /// The request as far as steps after the first still read it.
 pub struct Request {
@@ -345,7 +218,7 @@ pub struct Reply {
 /// The body of an answer.
 pub enum Body {
     /// All of it.
-    Whole(Vec<u8>),
+    Whole(Bytes),
     /// Its beginning, and what the rest is made of.
     Streamed(Box<Streamed>),
 }
@@ -519,10 +392,11 @@ pub async fn invoke(call: Call<Held>) -> Flow<Answered> {
             let made = panic::catch_unwind(AssertUnwindSafe(|| totp::generate(&params, context.now_unix_s)));
             made.unwrap_or(Err(Fault::Internal)).map(|otp| Given::Own(Answer::Otp(otp)))
         }
-        Asked::Usage(view) => usage(&context, view).await.map(Given::Own),
+        Asked::Usage(view) => Box::pin(usage(&context, view)).await.map(Given::Own),
         Asked::Upstream(asked) => {
             let (upstream, ask) = *asked;
-            upstream.ask(&ask).await.map(|answer| Given::Upstream(upstream, answer))
+            // Boxed, because it is large, and all calls would make room for it.
+            Box::pin(upstream.ask(&ask)).await.map(|answer| Given::Upstream(upstream, answer))
         }
     };
     match done {
@@ -543,7 +417,7 @@ async fn usage(context: &Context, view: View) -> Result<Answer, Fault> {
 pub async fn encode(Call { context, state: Answered { answer, hold } }: Call<Answered>) -> Flow<Encoded> {
     let made = match answer {
         Given::Own(answer) => own(&context, &answer).map_err(|_| Fault::Internal),
-        Given::Upstream(upstream, answer) => streamed::begin(&context, &upstream, answer).await,
+        Given::Upstream(upstream, answer) => Box::pin(streamed::begin(&context, &upstream, answer)).await,
     };
     match made {
         Ok(reply) => Ok(Call { context, state: Encoded { reply, hold } }),
@@ -558,7 +432,7 @@ fn own(context: &Context, answer: &Answer) -> Result<Reply, EncodeError> {
         Answer::Otp(otp) => (otp.secret_bits < BITS_RECOMMENDED).then_some(otp.secret_bits),
         Answer::Usage(_) => None,
     };
-    Ok(Reply { status: StatusCode::OK, body: Body::Whole(body), content: None, short_secret_bits })
+    Ok(Reply { status: StatusCode::OK, body: Body::Whole(body.into()), content: None, short_secret_bits })
 }
 
 /// Charges the call. After this nothing can refuse it any more; before it, nothing has been charged. An answer that is

@@ -15,6 +15,8 @@ use crate::state::meter::Hold;
 const TARGET: &str = "polygate::upstream";
 /// The longest answer, bytes, to a client that could not see that it has broken off.
 const UNSTREAMED_BYTES_MAX: usize = 1 << 20;
+/// Room for what is around a piece.
+const ENVELOPE_BYTES: usize = 64;
 /// What the log says of a call whose client left before the end of its answer.
 const CLIENT_CLOSED: &str = "client-closed";
 
@@ -33,19 +35,20 @@ pub(super) async fn begin(context: &Context, upstream: &Upstream, answer: Answer
     let mut out = Vec::new();
     let body = match body {
         // How long it would have been, nobody knows.
-        _ if context.method == "HEAD" => Body::Whole(out),
+        _ if context.method == "HEAD" => Body::Whole(Bytes::new()),
+        upstream::Body::Whole(whole) if matches!(writer, Writer::Copy) => Body::Whole(whole),
         upstream::Body::Whole(whole) => {
             let whole = if is_empty && content == Content::Json { Bytes::from_static(b"null") } else { whole };
             let written = writer.write(&whole, &mut out).and_then(|()| writer.finish(&mut out));
             written.map_err(|flaw| flaw.told(context))?;
-            Body::Whole(out)
+            Body::Whole(out.into())
         }
         upstream::Body::Streamed(mut source) => loop {
             let written = match source.next().await? {
                 Some(piece) => writer.write(&piece, &mut out),
                 None => {
                     writer.finish(&mut out).map_err(|flaw| flaw.told(context))?;
-                    break Body::Whole(out);
+                    break Body::Whole(out.into());
                 }
             };
             written.map_err(|flaw| flaw.told(context))?;
@@ -92,6 +95,7 @@ impl Writer {
     }
 
     fn write(&mut self, piece: &[u8], out: &mut Vec<u8>) -> Result<(), Flaw> {
+        out.reserve(piece.len() + ENVELOPE_BYTES);
         match self {
             Writer::Json(transcoder) => piece
                 .chunks(PIECE_BYTES)

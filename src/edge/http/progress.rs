@@ -179,13 +179,24 @@ impl Progress {
         }
     }
 
+    /// Whether a call has been under way for a while. Those of HTTP/2 come side by side, so that nobody knows of one of them.
+    pub fn takes_time(&self) -> bool {
+        self.is_http2.load(Ordering::Relaxed) || self.age.load(Ordering::Relaxed) > 1
+    }
+
     /// Looks whether the connection has waited too long; called every [`SWEEP`].
     pub fn sweep(&self, limits: &Limits) -> Verdict {
         let phase = self.phase();
         let limit = match phase {
             Phase::Handshake => limits.handshake_timeout,
             Phase::Fresh | Phase::Head => limits.header_read_timeout,
-            Phase::Call => return Verdict::Wait,
+            Phase::Call => {
+                if self.age.fetch_add(1, Ordering::Relaxed) == 1 {
+                    // The call is to have a look at the time.
+                    self.wake();
+                }
+                return Verdict::Wait;
+            }
             Phase::Answer => limits.answer_write_timeout,
             Phase::Idle => limits.idle_timeout,
             Phase::Linger => LINGER,

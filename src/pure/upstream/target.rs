@@ -1,7 +1,8 @@
 //! Where requests go: the base address of a target, and the address of one request below it.
 
-use http::Uri;
+use http::header::HOST;
 use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Request, Uri};
 
 use crate::pure::fault::Fault;
 
@@ -13,6 +14,8 @@ const BASE_BYTES_MAX: usize = 2_048;
 pub struct Base {
     scheme: Scheme,
     authority: Authority,
+    /// The `Host` of requests: without a port that goes without saying (RFC 9110 section 4.2.3).
+    host: HeaderValue,
     /// Without a slash at its end.
     path: String,
 }
@@ -24,12 +27,15 @@ impl Base {
         let uri: Uri = text.parse().ok().filter(|_| text.len() <= BASE_BYTES_MAX && !text.contains('#'))?;
         let scheme = uri.scheme().filter(|scheme| [Scheme::HTTP, Scheme::HTTPS].contains(scheme))?.clone();
         let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?.clone();
-        let host = authority.host();
+        let name = authority.host();
         // A port that is no number would be passed over.
-        let port = authority.as_str().len() == host.len() || authority.port_u16().is_some_and(|port| port > 0);
+        let port = authority.as_str().len() == name.len() || authority.port_u16().is_some_and(|port| port > 0);
         let path = uri.path().trim_end_matches('/').to_owned();
-        let good = !host.is_empty() && port && uri.query().is_none() && is_settled(&path);
-        good.then_some(Base { scheme, authority, path })
+        let good = !name.is_empty() && port && uri.query().is_none() && is_settled(&path);
+        let usual_port = if scheme == Scheme::HTTPS { 443 } else { 80 };
+        let host = if authority.port_u16() == Some(usual_port) { name } else { authority.as_str() };
+        let host = HeaderValue::from_str(host).ok().filter(|_| good)?;
+        Some(Base { scheme, authority, host, path })
     }
 
     /// Whether the connection is encrypted.
@@ -40,6 +46,24 @@ impl Base {
     /// Host and port, as they were given.
     pub fn authority(&self) -> &Authority {
         &self.authority
+    }
+
+    /// Where connections are made to.
+    pub fn uri(&self) -> Uri {
+        let mut parts = http::uri::Parts::default();
+        (parts.scheme, parts.authority) = (Some(self.scheme.clone()), Some(self.authority.clone()));
+        parts.path_and_query = Some(PathAndQuery::from_static("/"));
+        Uri::from_parts(parts).expect("it has all parts")
+    }
+
+    /// A request as it is sent over a connection of HTTP/1.1 to this address: with the path alone, and a `Host` (RFC 9112
+    /// section 3.2.1).
+    pub fn addressed<B>(&self, mut request: Request<B>) -> Request<B> {
+        request.headers_mut().entry(HOST).or_insert_with(|| self.host.clone());
+        if let Some(path) = request.uri().path_and_query().cloned() {
+            *request.uri_mut() = path.into();
+        }
+        request
     }
 
     /// The address below this one.
@@ -86,6 +110,10 @@ impl Rest {
 /// Whether all servers understand `path` alike: none takes a segment of it for a step up, or a character for a slash that is
 /// none. Some servers cut what follows `;` off a segment before they look.
 fn is_settled(path: &str) -> bool {
+    // Most paths have nothing that could be doubtful.
+    if !path.bytes().any(|byte| matches!(byte, b'.' | b'%' | b'\\')) {
+        return true;
+    }
     let path = path.to_ascii_lowercase();
     let is_step = |segment: &str| {
         let name = segment.split(';').next().unwrap_or_default().replace("%2e", ".");

@@ -112,7 +112,7 @@ impl Answer {
                 chosen.tell(&format!("it has refused the gateway's own credentials with {}", status.as_u16()));
             }
             let source = decoding.map(|decoding| Source::new(incoming, decoding, settings, kept));
-            return Err(mistake(status, &head.headers, settings, source).await);
+            return Err(Box::pin(mistake(status, &head.headers, settings, source)).await);
         }
         if status.is_server_error() {
             chosen.tell(&format!("it has answered {}", status.as_u16()));
@@ -190,6 +190,32 @@ async fn mistake(status: StatusCode, headers: &HeaderMap, settings: &UpstreamApi
     }
 }
 
+/// Pieces of a body that are to be one. The first is not copied unless there are more.
+#[derive(Default)]
+struct Pieces {
+    only: Bytes,
+    all: BytesMut,
+}
+
+impl Pieces {
+    fn len(&self) -> usize {
+        self.only.len() + self.all.len()
+    }
+
+    fn push(&mut self, piece: Bytes) {
+        if self.len() == 0 {
+            self.only = piece;
+        } else {
+            self.all.extend_from_slice(&std::mem::take(&mut self.only));
+            self.all.extend_from_slice(&piece);
+        }
+    }
+
+    fn whole(self) -> Bytes {
+        if self.all.is_empty() { self.only } else { self.all.freeze() }
+    }
+}
+
 /// A body on its way, without its content coding.
 pub struct Source {
     incoming: Incoming,
@@ -217,21 +243,22 @@ impl Source {
 
     /// All of a body that is short, or has come already; else what there is of it, and the rest to come.
     async fn begin(mut self, is_short: bool) -> Result<Body, Fault> {
-        let mut first = BytesMut::new();
+        let mut first = Pieces::default();
         while first.len() <= WHOLE_BYTES_MAX {
-            let mut next = pin!(self.next());
+            let mut next = pin!(self.piece());
             let at_once = poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await;
             let next = match at_once {
                 Poll::Ready(next) => next?,
+                // Without a time of its own: whoever waits for the answer has one.
                 Poll::Pending if is_short => next.await?,
                 Poll::Pending => break,
             };
             match next {
-                Some(piece) => first.extend_from_slice(&piece),
-                None => return Ok(Body::Whole(first.freeze())),
+                Some(piece) => first.push(piece),
+                None => return Ok(Body::Whole(first.whole())),
             }
         }
-        self.first = first.freeze();
+        self.first = first.whole();
         Ok(Body::Streamed(Box::new(self)))
     }
 
@@ -253,6 +280,18 @@ impl Source {
     /// # Errors
     /// The body ends early, comes too slowly, is not encoded as it says, or is too long.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Fault> {
+        match timeout(self.patience, self.piece()).await {
+            Ok(next) => next,
+            Err(_) => {
+                self.kept.chosen.tell("its answer stopped coming");
+                self.kept.chosen.ended(false);
+                Err(Fault::UpstreamTimeout)
+            }
+        }
+    }
+
+    /// The same, however long it takes.
+    async fn piece(&mut self) -> Result<Option<Bytes>, Fault> {
         if !self.first.is_empty() {
             return Ok(Some(std::mem::take(&mut self.first)));
         }
@@ -281,11 +320,7 @@ impl Source {
     /// The next bytes as they come over the connection; trailers are passed over.
     async fn more(&mut self) -> Result<Option<Bytes>, Fault> {
         loop {
-            let frame = timeout(self.patience, self.incoming.frame()).await.map_err(|_| {
-                self.kept.chosen.tell("its answer stopped coming");
-                Fault::UpstreamTimeout
-            })?;
-            match frame {
+            match self.incoming.frame().await {
                 None => return Ok(None),
                 Some(Err(error)) => {
                     self.kept

@@ -1,4 +1,4 @@
-//! Connections to targets. Each worker thread has its own, so that a call stays on its core.
+//! How requests come to targets, and why they do not.
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -13,33 +13,38 @@ use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
+use tower_service::Service;
 
 use super::UpstreamError;
+use super::pool::{self, InUse};
 use crate::config::UpstreamApi;
 use crate::pure::fault::Fault;
 use crate::pure::upstream::target::Base;
 use crate::state::authorities;
 
 /// The longest head of an answer, bytes.
-pub const HEAD_BYTES_MAX: usize = 64 << 10;
+pub(super) const HEAD_BYTES_MAX: usize = 64 << 10;
 /// The most header lines of an answer.
-const HEAD_LINES_MAX: usize = 256;
+pub(super) const HEAD_LINES_MAX: usize = 256;
 /// How long a connection is kept that nobody uses. Most servers keep theirs for longer.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections that each thread keeps to a target when nobody uses them.
-const IDLE_MAX: usize = 64;
+pub(super) const IDLE_MAX: usize = 64;
 /// What may be under way to us on a stream of HTTP/2 before somebody reads it.
 const STREAM_WINDOW_BYTES: u32 = 64 << 10;
 /// How long a connection that idles is taken to be alive without asking, and how long it may take to say so.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-type Http = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+/// What makes connections.
+type Connector = HttpsConnector<HttpConnector>;
+/// hyper-util's client, which speaks HTTP/2 wherever it can.
+type Http2 = Client<Connector, Full<Bytes>>;
 
 /// How the targets of one API are connected to.
 #[derive(Debug)]
@@ -49,9 +54,8 @@ pub struct Clients(Arc<Terms>);
 struct Terms {
     /// No others of this process have it.
     number: u64,
-    connect_timeout: Duration,
     http2: bool,
-    tls: ClientConfig,
+    connector: Connector,
 }
 
 thread_local! {
@@ -62,7 +66,7 @@ thread_local! {
 /// and its API is no more.
 struct Own {
     terms: Weak<Terms>,
-    client: Http,
+    client: Http2,
 }
 
 /// How an attempt has failed.
@@ -94,25 +98,25 @@ impl Failure {
     pub fn is_unsent(self) -> bool {
         matches!(self, Failure::Connect | Failure::ConnectTimeout)
     }
+}
 
-    /// What it is, in the words of those who noticed: none of them has seen more of a request than its address.
-    pub fn reason(error: &legacy::Error) -> String {
-        causes(error).last().map(ToString::to_string).unwrap_or_default()
-    }
+/// With a connection: it has been lost, or what came over it is no answer.
+fn of_answer(error: &(dyn Error + 'static)) -> (Failure, String) {
+    let http = causes(error).find_map(|cause| cause.downcast_ref::<hyper::Error>());
+    let failure = if http.is_some_and(hyper::Error::is_parse) { Failure::Unreadable } else { Failure::Lost };
+    (failure, reason(error))
+}
 
-    fn of(error: &legacy::Error) -> Failure {
-        let has_timed_out = causes(error).any(|cause| {
-            let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
-            kind == Some(io::ErrorKind::TimedOut)
-        });
-        let http = causes(error).find_map(|cause| cause.downcast_ref::<hyper::Error>());
-        match http {
-            _ if error.is_connect() && has_timed_out => Failure::ConnectTimeout,
-            _ if error.is_connect() => Failure::Connect,
-            Some(error) if error.is_parse() => Failure::Unreadable,
-            _ => Failure::Lost,
-        }
-    }
+/// Without one.
+fn of_connection(error: &(dyn Error + 'static)) -> (Failure, String) {
+    let is_late = |cause: &io::Error| cause.kind() == io::ErrorKind::TimedOut;
+    let has_timed_out = causes(error).any(|cause| cause.downcast_ref().is_some_and(is_late));
+    (if has_timed_out { Failure::ConnectTimeout } else { Failure::Connect }, reason(error))
+}
+
+/// What has gone wrong, in the words of those who noticed: none of them has seen more of a request than its address.
+fn reason(error: &(dyn Error + 'static)) -> String {
+    causes(error).last().map(ToString::to_string).unwrap_or_default()
 }
 
 /// An error and what led to it.
@@ -142,25 +146,62 @@ impl Clients {
             .expect("the provider has all versions")
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let UpstreamApi { connect_timeout, http2, .. } = *settings;
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        http.set_connect_timeout(Some(settings.connect_timeout));
+        let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+        let connector = if settings.http2 {
+            https.enable_all_versions().wrap_connector(http)
+        } else {
+            https.enable_http1().wrap_connector(http)
+        };
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Ok(Clients(Arc::new(Terms { number: NEXT.fetch_add(1, Relaxed), connect_timeout, http2, tls })))
+        Ok(Clients(Arc::new(Terms { number: NEXT.fetch_add(1, Relaxed), http2: settings.http2, connector })))
     }
 
-    /// Sends a request to the target at `base`.
+    /// Sends a request to the target at `base`, which is that `at` among those of its API. With the answer comes the hold on its connection, which is to last as long as
+    /// the body is read.
     ///
     /// # Errors
     /// Why there is no answer, and that in words.
     pub async fn send(
         &self,
+        at: usize,
         base: &Base,
         request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, (Failure, String)> {
-        let answered = self.mine(base.is_https()).request(request);
-        answered.await.map_err(|error| (Failure::of(&error), Failure::reason(&error)))
+    ) -> Result<(Response<Incoming>, Option<InUse>), (Failure, String)> {
+        if self.0.http2 {
+            let answered = self.mine(base.is_https()).request(request).await;
+            return answered
+                .map(|response| (response, None))
+                .map_err(|error| if error.is_connect() { of_connection(&error) } else { of_answer(&error) });
+        }
+        let (place, mut request) = ((self.0.number, at), base.addressed(request));
+        while let Some(mut connection) = pool::take(place) {
+            match connection.send(request).await {
+                Ok(response) => return Ok((response, Some(connection))),
+                Err(mut error) => match error.take_message() {
+                    // The target has closed the connection meanwhile, and nothing was sent over it.
+                    Some(unsent) => request = unsent,
+                    None => return Err(of_answer(error.error())),
+                },
+            }
+        }
+        // Boxed, because it is large, and most requests find a connection.
+        let mut connection = Box::pin(self.open(place, base)).await?;
+        match connection.send(request).await {
+            Ok(response) => Ok((response, Some(connection))),
+            Err(error) => Err(of_answer(error.error())),
+        }
     }
 
-    fn mine(&self, is_https: bool) -> Http {
+    async fn open(&self, place: pool::Place, base: &Base) -> Result<InUse, (Failure, String)> {
+        let io = self.0.connector.clone().call(base.uri()).await.map_err(|error| of_connection(&*error))?;
+        pool::open(place, io).await.map_err(|error| of_answer(&error))
+    }
+
+    fn mine(&self, is_https: bool) -> Http2 {
         MINE.with_borrow_mut(|mine| {
             let place = (self.0.number, is_https);
             if let Some(own) = mine.get(&place) {
@@ -174,29 +215,20 @@ impl Clients {
 }
 
 impl Terms {
-    fn client(&self, is_https: bool) -> Http {
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        http.set_connect_timeout(Some(self.connect_timeout));
-        let https = HttpsConnectorBuilder::new().with_tls_config(self.tls.clone()).https_or_http();
+    fn client(&self, is_https: bool) -> Http2 {
         Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(IDLE_MAX)
             // Over TLS, the two agree on it.
-            .http2_only(self.http2 && !is_https)
+            .http2_only(!is_https)
             .http1_max_buf_size(HEAD_BYTES_MAX)
             .http1_max_headers(HEAD_LINES_MAX)
             .http2_max_header_list_size(HEAD_BYTES_MAX as u32)
             .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
             .http2_keep_alive_interval(PING_INTERVAL)
             .http2_keep_alive_timeout(PING_TIMEOUT)
-            .build(if self.http2 {
-                https.enable_all_versions().wrap_connector(http)
-            } else {
-                https.enable_http1().wrap_connector(http)
-            })
+            .build(self.connector.clone())
     }
 }

@@ -4,6 +4,7 @@ mod answer;
 pub mod checks;
 mod client;
 mod decoding;
+mod pool;
 mod request;
 mod targets;
 mod trial;
@@ -28,6 +29,7 @@ pub use self::request::{Ask, From, Sent, new_trace};
 pub use self::trial::{Trial, Tried};
 
 use self::client::{Clients, Failure};
+use self::pool::InUse;
 use self::targets::{Chosen, Standing, Targets};
 use crate::config::UpstreamApi;
 use crate::pure::contract::{self, Found};
@@ -159,9 +161,9 @@ impl Upstream {
             return Ok(Answer::kept(json));
         }
         let answer = self.asked(ask).await?;
-        if let (Some((cache, (key, asked))), Some(lifetime_s), Some(json)) =
-            (kept_under, answer.lifetime_s, answer.json())
+        if let (Some((cache, (key, asked))), Some(lifetime_s)) = (kept_under, answer.lifetime_s)
             && asked.keep
+            && let Some(json) = answer.json()
         {
             cache.keep(key.clone(), json, lifetime_s);
         }
@@ -175,10 +177,11 @@ impl Upstream {
             return Err(Fault::UpstreamBusy);
         }
         let mut deadline = pin!(sleep(self.settings.timeout));
-        let (response, chosen) = self.attempts(ask, deadline.as_mut()).await?;
+        let (response, connection, chosen) = self.attempts(ask, deadline.as_mut()).await?;
         let chosen = Arc::new(chosen);
-        let answered = Answer::read(response, &self.settings, Kept { chosen: Arc::clone(&chosen), _place: place });
-        match before(deadline, answered).await {
+        let kept = Kept { chosen: Arc::clone(&chosen), _connection: connection, _place: place };
+        let answered = Answer::read(response, &self.settings, kept);
+        match before(deadline, pin!(answered)).await {
             Some(answered) => answered,
             None => {
                 chosen.tell(LATE);
@@ -189,14 +192,19 @@ impl Upstream {
     }
 
     /// Asks target after target, as long as that is safe, allowed, and there is time.
-    async fn attempts(&self, ask: &Ask, mut deadline: Pin<&mut Sleep>) -> Result<(Response<Incoming>, Chosen), Fault> {
+    async fn attempts(
+        &self,
+        ask: &Ask,
+        mut deadline: Pin<&mut Sleep>,
+    ) -> Result<(Response<Incoming>, Option<InUse>, Chosen), Fault> {
         let mut tried = Vec::new();
         loop {
             let chosen = self.targets.choose(&tried);
             let request = ask.request(chosen.base())?;
-            let sent = before(deadline.as_mut(), self.clients.send(chosen.base(), request)).await;
+            let sent = self.clients.send(chosen.at(), chosen.base(), request);
+            let sent = before(deadline.as_mut(), pin!(sent)).await;
             let (failure, reason) = match sent.unwrap_or_else(|| Err((Failure::Timeout, LATE.to_owned()))) {
-                Ok(response) => return Ok((response, chosen)),
+                Ok((response, connection)) => return Ok((response, connection, chosen)),
                 Err(failure) => failure,
             };
             chosen.tell(&reason);
@@ -208,7 +216,8 @@ impl Upstream {
                 return Err(failure.fault());
             }
             let random = RandomState::new().hash_one(tried.len());
-            before(deadline.as_mut(), sleep(budget::pause(tried.len(), random))).await.ok_or(failure.fault())?;
+            let pause = sleep(budget::pause(tried.len(), random));
+            before(deadline.as_mut(), pin!(pause)).await.ok_or(failure.fault())?;
         }
     }
 
@@ -216,8 +225,9 @@ impl Upstream {
     async fn checked(&self, path: &str) -> Vec<(Authority, bool)> {
         let check = async |(at, base): (usize, &Base)| {
             let request = Ask::check(self, path).and_then(|ask| ask.request(base)).ok()?;
-            let answered = before(pin!(sleep(self.settings.timeout)), self.clients.send(base, request)).await;
-            let is_well = matches!(answered, Some(Ok(response)) if response.status().is_success());
+            let sent = self.clients.send(at, base, request);
+            let answered = before(pin!(sleep(self.settings.timeout)), pin!(sent)).await;
+            let is_well = matches!(answered, Some(Ok((response, _))) if response.status().is_success());
             self.targets.checked(at, is_well).then(|| (base.authority().clone(), is_well))
         };
         future::join_all(self.targets.bases().enumerate().map(check)).await.into_iter().flatten().collect()
@@ -256,11 +266,12 @@ impl Drop for Place {
 #[derive(Debug)]
 struct Kept {
     chosen: Arc<Chosen>,
+    _connection: Option<InUse>,
     _place: Place,
 }
 
 /// What `work` comes to, if it does before `deadline`.
-async fn before<T>(deadline: Pin<&mut Sleep>, work: impl Future<Output = T>) -> Option<T> {
+async fn before<T>(deadline: Pin<&mut Sleep>, work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     tokio::select! {
         biased;
         done = work => Some(done),

@@ -35,6 +35,9 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 pub(super) const TOLD: [HeaderName; 7] =
     [FORWARDED, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID, TRACEPARENT, TRACESTATE];
 
+/// Room for as many header lines as most requests have.
+const LINES: usize = 12;
+
 /// What is asked of an upstream, whichever target is sent it.
 #[derive(Debug)]
 pub struct Ask {
@@ -105,7 +108,7 @@ impl Ask {
         let (body, is_rewritten) = body.into_json()?;
         upstream.check(below, head, &body)?;
         let rest = Rest::parse(below, head.uri.query())?;
-        let mut headers = HeaderMap::new();
+        let mut headers = HeaderMap::with_capacity(LINES);
         for name in &upstream.settings().pass_headers {
             // Of a body that is not passed on, there is nothing to be said.
             if *name == CONTENT_TYPE && body.is_empty() || is_for_the_connection(name, &head.headers) {

@@ -63,19 +63,20 @@ impl Trial<'_> {
         let start = clock.monotonic();
         let took = || clock.monotonic().saturating_sub(start);
         let mut deadline = pin!(sleep(upstream.settings.timeout));
-        let sent = before(deadline.as_mut(), upstream.clients.send(chosen.base(), request)).await;
-        let response = match sent.unwrap_or_else(|| Err((Failure::Timeout, LATE.to_owned()))) {
-            Ok(response) => response,
+        let sent = upstream.clients.send(chosen.at(), chosen.base(), request);
+        let sent = before(deadline.as_mut(), pin!(sent)).await;
+        let (response, connection) = match sent.unwrap_or_else(|| Err((Failure::Timeout, LATE.to_owned()))) {
+            Ok(answered) => answered,
             Err((failure, reason)) => return Err((failure.fault(), reason)),
         };
         let (status, headers, head_took) = (response.status(), response.headers().clone(), took());
         let place = Place::take(&upstream.under_way, usize::MAX).ok_or((Fault::UpstreamBusy, String::new()))?;
-        let kept = Kept { chosen: Arc::new(chosen), _place: place };
+        let kept = Kept { chosen: Arc::new(chosen), _connection: connection, _place: place };
         let whole = async {
             let answer = Answer::read(response, &upstream.settings, kept).await?;
             Ok((answer.content, whole(answer.body).await?))
         };
-        let body = before(deadline, whole).await.unwrap_or(Err(Fault::UpstreamTimeout));
+        let body = before(deadline, pin!(whole)).await.unwrap_or(Err(Fault::UpstreamTimeout));
         Ok(Tried { status, headers, head_took, body: body.map(|(content, body)| (content, body, took())) })
     }
 }

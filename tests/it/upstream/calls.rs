@@ -1,7 +1,7 @@
 //! What an upstream is asked, who may ask, and what is tried when it fails.
 
 use std::collections::HashSet;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use polygate::pure::bounds::Bounds;
 use polygate::pure::trace::TraceParent;
 
-use super::server::{Nobody, Seen, Server, Then, ask, call, receive};
+use super::server::{Nobody, Seen, Server, Then, ask, call, parse, receive};
 use crate::sockets::{Live, status_of};
 use crate::support::{Answer, App, Setup};
 
@@ -278,6 +278,50 @@ fn what_may_be_repeated_is_when_the_connection_was_lost() {
         let before = server.count();
         assert_eq!(call(&live, &format!("{method} /v1/a\nX-API-Key: $key")).status, wanted, "{method}");
         assert_eq!(server.count() - before, 1, "{method}");
+    }
+}
+
+#[test]
+fn a_connection_is_used_again_however_its_answers_end() {
+    let server = Server::start(|seen, stream| match seen.line() {
+        "POST /chunked" => says(stream, "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n2\n{}\n0\n\n"),
+        "POST /none" => says(stream, "HTTP/1.1 204 No Content\n\n"),
+        "POST /mistake" => says(stream, "HTTP/1.1 422 Unprocessable Content\nContent-Length: 2\n\n{}"),
+        "POST /long" => {
+            let text = format!("\"{}\"", "x".repeat(300_000));
+            says(stream, &format!("HTTP/1.1 200 OK\nContent-Length: {}\n\n{text}", text.len()))
+        }
+        "GET /last" => {
+            ok(seen, stream);
+            Then::Close
+        }
+        _ => ok(seen, stream),
+    });
+    let live = live(&[server.address], "  a: { upstream: '$0', methods: [GET, POST] }", Setup::default());
+    let mut stream = live.connect();
+    // Over one connection of its own, and so in one thread.
+    let mut call = |request: &str| {
+        let head = format!("{request} HTTP/1.1\r\nHost: t\r\nX-API-Key: {}\r\nContent-Length: 0\r\n\r\n", live.app.key);
+        stream.write_all(head.as_bytes()).unwrap();
+        let (mut bytes, mut chunk) = (Vec::new(), [0; 4096]);
+        loop {
+            let count = stream.read(&mut chunk).unwrap();
+            assert_ne!(count, 0, "the connection was closed");
+            bytes.extend_from_slice(&chunk[..count]);
+            if bytes.windows(4).any(|end| end == b"\r\n\r\n") && parse(&bytes).is_whole {
+                return parse(&bytes).status;
+            }
+        }
+    };
+    for (path, wanted) in
+        [("", 200), ("/chunked", 200), ("/none", 200), ("/mistake", 422), ("/long", 200), ("", 200), ("", 200)]
+    {
+        assert_eq!(call(&format!("POST /v1/a{path}")), wanted, "{path}");
+        assert_eq!(server.connections.load(Ordering::Acquire), 1, "after {path}");
+    }
+    for connections in 1..4 {
+        assert_eq!(call("GET /v1/a/last"), 200);
+        assert_eq!(server.connections.load(Ordering::Acquire), connections, "one that was closed is not used again");
     }
 }
 
