@@ -31,11 +31,11 @@ import yaml
 
 from harness import (
     BENCH, BUILT, CONNECTIONS, KEYS, OTHER_CORE, SERVER_CORE, Server,
-    build, in_turn, machine, make_keys, output, parser, running, spread, target_table,
+    build, in_turn, machine, make_keys, output, parser, running, spread, target_table, turns,
 )
 
 POLYGATE, NGINX, ENVOY, API = "Polygate", "nginx + Lua", "Envoy", "the API, called directly"
-JSON = "application/json"
+JSON, TEXT = "application/json", "text/plain"
 SIZES = {"small": "131 B", "large": "10 KB"}
 # What each key may ask in a minute, as all configurations have it; and what it may while that is checked.
 LIMIT, FEW = 1_000_000, 3
@@ -59,6 +59,7 @@ class Row:
     name: str
     server: Server
     accept: str = JSON
+    api: str = "quotes"
     same: dict = field(default_factory=lambda: defaultdict(list))
     two: dict = field(default_factory=lambda: defaultdict(list))
     rate: dict = field(default_factory=lambda: defaultdict(list))
@@ -77,10 +78,10 @@ def main():
         scene.check_limits()
         with scene.serving(scene.gateways):
             scene.check()
-            if "load" not in options.skip:
-                scene.load(options.rounds, options.seconds)
-                if "latency" not in options.skip:
-                    scene.latency(options.rounds, options.seconds)
+        if "load" not in options.skip:
+            scene.load(options.rounds, options.seconds)
+            if "latency" not in options.skip:
+                scene.latency(options.rounds, options.seconds)
         if "memory" not in options.skip:
             scene.memory(options.rounds)
     report = render(scene.api_row, scene.rows, options)
@@ -115,6 +116,7 @@ class Scene:
         self.api_row = Row(API, self.api)
         self.rows = [Row(f"{gateway.name}, JSON", gateway) for gateway in self.gateways]
         ours = [gateway for gateway in self.gateways if gateway.name == POLYGATE]
+        self.rows += [Row(f"{POLYGATE}, pass-through", gateway, TEXT, "files") for gateway in ours]
         for name, accept in (("XML", "application/xml"), ("YAML", "application/yaml"), ("CSV", "text/csv")):
             self.rows += [Row(f"{POLYGATE}, JSON to {name}", gateway, accept) for gateway in ours]
 
@@ -147,7 +149,7 @@ class Scene:
         with running([self.api, *gateways]):
             deadline = time.monotonic() + 10
             for gateway in gateways:
-                while (status := self.ask(gateway, "small", None)[0]) not in (200, 401, 403):
+                while (status := self.ask(gateway, "small", None)[0]) not in (200, 401, 403, 429):
                     assert time.monotonic() < deadline, f"{gateway.name}: {status}"
                     time.sleep(0.02)
             yield
@@ -176,7 +178,7 @@ class Scene:
                 assert status in (401, 403), f"{gateway.name}, {'wrong' if key else 'no'} key: {status}"
         for row in self.rows:
             for size in SIZES:
-                self.check_body(row, size, *self.ask(row.server, size, self.keys[0], row.accept))
+                self.check_body(row, size, *self.ask(row.server, size, self.keys[0], row.accept, row.api))
 
     def check_body(self, row, size, status, kind, body):
         """The first answer must say what the API says; it is kept, and all later ones must be the same."""
@@ -185,7 +187,7 @@ class Scene:
         if file.exists():
             assert body == file.read_bytes(), f"{row.name}, {size}: another body than before"
             return
-        if row.accept == JSON:
+        if row.accept in (JSON, TEXT):
             assert body in (original, enveloped(original)), f"{row.name}, {size}: {body[:200]}"
         else:
             assert records(row.accept, body) == records(JSON, enveloped(original)), f"{row.name}, {size}: {body[:200]}"
@@ -195,7 +197,7 @@ class Scene:
         """The file of the body that this row's answers have."""
         return self.directory / f"{row.name} {size}".replace("/", " ")
 
-    def ask(self, server, size, key, accept=JSON, pause_s=0):
+    def ask(self, server, size, key, accept=JSON, api="quotes", pause_s=0):
         """Status, type and body of one answer; with a pause after each piece, through a small socket buffer."""
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
         connection.sock = socket.socket()
@@ -203,7 +205,7 @@ class Scene:
             connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PIECE)
         connection.sock.connect(("127.0.0.1", server.port))
         headers = {"Accept": accept, **({"X-API-Key": key} if key else {})}
-        connection.request("GET", f"/v1/quotes/{size}", headers=headers)
+        connection.request("GET", f"/v1/{api}/{size}", headers=headers)
         answer, body = connection.getresponse(), b""
         while piece := answer.read(PIECE):
             body += piece
@@ -214,7 +216,7 @@ class Scene:
     def send(self, row, size, core, seconds, rate):
         """The load on a row from that core, at a rate or `max`; what it says of the answers."""
         keyed = row is not self.api_row
-        lines = ("\r\n".join([f"GET /v1/quotes/{size} HTTP/1.1", "Host: gateway", f"Accept: {row.accept}",
+        lines = ("\r\n".join([f"GET /v1/{row.api}/{size} HTTP/1.1", "Host: gateway", f"Accept: {row.accept}",
                               *([f"X-API-Key: {key}"] if keyed else []), "", ""]) for key in self.keys)
         requests = self.directory / "requests"
         requests.write_text("\0".join(lines))
@@ -230,29 +232,32 @@ class Scene:
         return used / report["requests"] * 1e6, report["requests"] / report["seconds"]
 
     def load(self, rounds, seconds):
-        """All rows in turn, with the load on the server's core and on the other one."""
-        rows = [self.api_row, *self.rows]
-        for row in rows:
-            for size in SIZES:
-                self.cpu(row, size, OTHER_CORE, 1)
-        for row in in_turn(rows, rounds):
-            for size in SIZES:
-                here, there = row.server.core, SERVER_CORE + OTHER_CORE - row.server.core
-                us, _ = self.cpu(row, size, here, seconds)
-                row.same[size].append(us)
-                us, rate = self.cpu(row, size, there, seconds)
-                row.two[size].append(us)
-                row.rate[size].append(rate)
-                print(f"{row.name}, {size}: {row.same[size][-1]:.2f} {us:.2f} µs, {rate:.0f}/s", file=sys.stderr)
+        """All rows in turn, with the load on the server's core and on the other one. Each round has servers of its own:
+        where a process happens to lie in memory makes it a tenth faster or slower for as long as it runs."""
+        for rows in turns([self.api_row, *self.rows], rounds):
+            with self.serving(self.gateways):
+                for row in rows:
+                    for size in SIZES:
+                        self.cpu(row, size, OTHER_CORE, 1)
+                for row in rows:
+                    for size in SIZES:
+                        here, there = row.server.core, SERVER_CORE + OTHER_CORE - row.server.core
+                        us, _ = self.cpu(row, size, here, seconds)
+                        row.same[size].append(us)
+                        us, rate = self.cpu(row, size, there, seconds)
+                        row.two[size].append(us)
+                        row.rate[size].append(rate)
+                        print(f"{row.name}, {size}: {row.same[size][-1]:.2f} {us:.2f} µs, {rate:.0f}/s", file=sys.stderr)
 
     def latency(self, rounds, seconds):
         """p99 at half of each row's highest rate: of the API called directly, then through the gateway."""
-        for row in in_turn(self.rows, rounds):
-            for size in SIZES:
-                rate = statistics.median(row.rate[size]) / 2
-                for called, samples in ((self.api_row, row.direct_p99), (row, row.p99)):
-                    samples[size].append(self.send(called, size, OTHER_CORE, seconds, rate)["p99"])
-                print(f"{row.name}, {size}: p99 {row.direct_p99[size][-1]}, {row.p99[size][-1]} µs", file=sys.stderr)
+        with self.serving(self.gateways):
+            for row in in_turn(self.rows, rounds):
+                for size in SIZES:
+                    rate = statistics.median(row.rate[size]) / 2
+                    for called, samples in ((self.api_row, row.direct_p99), (row, row.p99)):
+                        samples[size].append(self.send(called, size, OTHER_CORE, seconds, rate)["p99"])
+                    print(f"{row.name}, {size}: p99 {row.direct_p99[size][-1]}, {row.p99[size][-1]} µs", file=sys.stderr)
 
     def memory(self, rounds):
         """What each gateway, warm, takes more while 10 MB go through it."""
@@ -264,7 +269,7 @@ class Scene:
                 time.sleep(1)
                 before = row.server.resident_mib()
                 row.server.forget_peak()
-                answer = self.ask(row.server, "huge", self.keys[0], row.accept, PIECE / READING)
+                answer = self.ask(row.server, "huge", self.keys[0], row.accept, row.api, PIECE / READING)
                 row.grown_mib.append(max(0, row.server.peak_mib() - before))
                 self.check_body(row, "huge", *answer)
                 print(f"{row.name}: 10 MB, {row.grown_mib[-1]:.2f} MiB", file=sys.stderr)
@@ -310,7 +315,8 @@ def render(api, rows, options):
         "Lua; HAProxy has a map and a stick table; Envoy has `api_key_auth` and a dynamic descriptor of "
         "`local_ratelimit`; these three hold the keys themselves, Polygate only hashes of them. Traefik has no check of "
         "keys: it limits alone. Polygate also meters every call, checks the API's JSON, and wraps it in `status`, "
-        "`error` and `data`. Configurations: `bench/gateway.yaml`, `bench/nginx/`, `bench/haproxy/`, `bench/envoy/`, "
+        "`error` and `data`; in the row called pass-through the API's answers are text, which is passed on as it is, as "
+        "the others pass on everything. Configurations: `bench/gateway.yaml`, `bench/nginx/`, `bench/haproxy/`, `bench/envoy/`, "
         "`bench/traefik/`.",
         "",
     ]
@@ -330,8 +336,8 @@ def load_tables(rows, options):
         "",
         "User and system time of the gateway's processes over answers, all of status 200 and with the body expected, "
         f"to the byte. `load ADDRESS {options.seconds} max`: {CONNECTIONS} connections kept alive, {KEYS:,} keys in "
-        f"turn. Median of {options.rounds} rounds (and their range), rows and pinnings taking turns. Same core: gateway "
-        f"and load on core {SERVER_CORE}. Two cores: load on core {OTHER_CORE}, beside the API. Requests a second: with "
+        f"turn. Median of {options.rounds} rounds (and their range), each with servers of its own, rows and pinnings taking "
+        f"turns. Same core: gateway and load on core {SERVER_CORE}. Two cores: load on core {OTHER_CORE}, beside the API. Requests a second: with "
         "two cores; where the gateway is fast, load and API are the limit. The API's own row is of the API's process, "
         f"with the load on core {OTHER_CORE} and on core {SERVER_CORE}.",
         "",
@@ -386,14 +392,14 @@ def memory_table(rows, options):
 def targets(rows):
     """(what, measured, limit) of each target that this run measured."""
     by_name = {row.name: row for row in rows}
-    ours = by_name.get(f"{POLYGATE}, JSON")
-    for name, limit in ((ENVOY, 0.6), (NGINX, 1.5)):
-        peer = by_name.get(f"{name}, JSON")
-        if ours and peer and ours.same:
-            for size, title in SIZES.items():
-                for pinning, mine, theirs in (("same core", ours.same, peer.same), ("two cores", ours.two, peer.two)):
-                    share = statistics.median(mine[size]) / statistics.median(theirs[size])
-                    yield f"pass-through of {title}, × {name}, {pinning}", share, limit
+    for ours, what in ((by_name.get(f"{POLYGATE}, {kind}"), kind) for kind in ("pass-through", "JSON")):
+        for name, limit in ((ENVOY, 0.6), (NGINX, 1.5)):
+            peer = by_name.get(f"{name}, JSON")
+            if ours and peer and ours.same:
+                for size, title in SIZES.items():
+                    for pinning, mine, theirs in (("same core", ours.same, peer.same), ("two cores", ours.two, peer.two)):
+                        share = statistics.median(mine[size]) / statistics.median(theirs[size])
+                        yield f"{what}, {title}, × {name}, {pinning}", share, limit
     for row in rows:
         if row.server.name == POLYGATE and row.grown_mib:
             yield f"10 MB passed through, {row.name}, MB more", statistics.median(row.grown_mib) * MIB_IN_MB, 2

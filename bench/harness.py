@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import itertools
 import os
 import platform
 import re
@@ -88,10 +89,14 @@ def running(servers):
             server.stop()
 
 
-def in_turn(rows, rounds):
+def turns(rows, rounds):
     """All rows so many times, forwards and backwards in turn: a drift of the machine meets all alike."""
-    for number in range(rounds):
-        yield from rows[:: 1 if number % 2 else -1]
+    return (rows[:: 1 if number % 2 else -1] for number in range(rounds))
+
+
+def in_turn(rows, rounds):
+    """The same, row after row."""
+    return itertools.chain.from_iterable(turns(rows, rounds))
 
 
 def spread(samples, digits=2):

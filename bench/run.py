@@ -30,7 +30,7 @@ from pathlib import Path
 
 from harness import (
     BENCH, BUILT, CONNECTIONS, KEYS, OTHER_CORE, ROOT, SERVER_CORE, Server,
-    build, cargo, in_turn, machine, make_keys, output, parser, running, spread, target_table,
+    build, cargo, machine, make_keys, output, parser, running, spread, target_table, turns,
 )
 
 BODY = '{"secret":"JBSWY3DPEHPK3PXP","digits":6,"period":30}'
@@ -134,22 +134,22 @@ class Scene:
         make_keys(BENCH / "polygate.yaml", directory / "data", directory)
         self.lay_out_nginx()
         # Each server has a ledger, and so a data directory, of its own.
-        data, data_of_direct, data_of_free = (directory / name for name in ("data", "data-direct", "data-free"))
-        shutil.copytree(data, data_of_direct)
-        shutil.copytree(data, data_of_free)
+        data, *others = (directory / name for name in ("data", "data-direct", "data-free", "data-logged"))
+        for other in others:
+            shutil.copytree(data, other)
+        data_of_direct, data_of_free, data_of_logged = others
         floor = Server("floor", 18080, [BUILT / "floor", "127.0.0.1:18080"])
         direct = Server("direct", 18081, [BUILT / "direct", "127.0.0.1:18081", BENCH / "polygate.yaml", data_of_direct])
         serve = [BUILT / "polygate", "serve", "--config", BENCH / "polygate.yaml"]
         polygate = Server("polygate", 18082, [*serve, "--data", data])
-        free = Server(
-            "free",
-            18083,
-            ["env", "POLYGATE_APIS__TOTPGENERATOR__COST=0", *serve, "--data", data_of_free, "--listen", "127.0.0.1:18083"],
-        )
+        beside = [*serve, "--data", data_of_free, "--listen", "127.0.0.1:18083"]
+        free = Server("free", 18083, ["env", "POLYGATE_APIS__TOTPGENERATOR__COST=0", *beside])
+        beside = [*serve, "--data", data_of_logged, "--listen", "127.0.0.1:18086"]
+        logged = Server("logged", 18086, ["env", "POLYGATE_LOGS__LEVEL=info", *beside])
         nginx = Server("nginx", 18084, ["nginx", "-p", directory / "nginx", "-c", "nginx.conf"])
         self.polygate = polygate
         self.metering = []
-        self.servers = [floor, direct, polygate, free, nginx]
+        self.servers = [floor, direct, polygate, free, logged, nginx]
         self.subjects = [
             Subject("bare hyper POST (the floor)", floor, self.keys),
             Subject("the steps on bare hyper, JSON", direct, self.keys),
@@ -158,6 +158,7 @@ class Scene:
             Subject("Polygate, YAML", polygate, self.keys, "application/yaml"),
             Subject("Polygate, CSV", polygate, self.keys, "text/csv"),
             Subject(FREE, free, self.keys),
+            Subject("Polygate, JSON, with a line a call in the log", logged, self.keys),
             Subject("Polygate, 401 (unknown key)", polygate, self.unknown, status=401),
             Subject("Polygate, 429", polygate, self.limited, status=429),
             Subject("nginx + Lua, JSON", nginx, self.keys),
@@ -214,7 +215,7 @@ class Scene:
     def count_instructions(self):
         """Instructions a request for every row that is a single process: (many - few) / (MANY - FEW)."""
         for subject in self.subjects:
-            if subject.server.name not in ("nginx", "free"):
+            if subject.server.name not in ("nginx", "free", "logged"):
                 few, many = (self.instructions_of(subject, count) for count in (FEW, MANY))
                 subject.instructions = (many - few) / (MANY - FEW)
                 print(f"{subject.name}: {subject.instructions:.0f} instructions", file=sys.stderr)
@@ -227,15 +228,20 @@ class Scene:
         return int(re.search(r"^(?:summary|totals): (\d+)", log.read_text(), re.MULTILINE)[1])
 
     def load(self, rounds, seconds):
-        """All rows in turn, on one core and on two."""
+        """All rows in turn, on one core and on two. Each round has servers of its own: where a process happens to lie in
+        memory makes it a tenth faster or slower for as long as it runs."""
+        for subjects in turns(self.subjects, rounds):
+            with running(self.servers):
+                for subject in subjects:
+                    subject.check()
+                    subject.measure(1, OTHER_CORE)
+                for subject in subjects:
+                    subject.same.append(subject.measure(seconds, SERVER_CORE))
+                    subject.two.append(subject.measure(seconds, OTHER_CORE))
+                    print(f"{subject.name}: {subject.same[-1]:.2f} {subject.two[-1]:.2f} µs", file=sys.stderr)
         with running(self.servers):
             for subject in self.subjects:
-                subject.check()
                 subject.measure(1, OTHER_CORE)
-            for subject in in_turn(self.subjects, rounds):
-                subject.same.append(subject.measure(seconds, SERVER_CORE))
-                subject.two.append(subject.measure(seconds, OTHER_CORE))
-                print(f"{subject.name}: {subject.same[-1]:.2f} {subject.two[-1]:.2f} µs", file=sys.stderr)
             self.metering = [self.metering_us() for _ in range(METERING_ROUNDS)]
             print(f"metering: {', '.join(f'{us:.2f}' for us in self.metering)} µs", file=sys.stderr)
 
@@ -364,7 +370,8 @@ def load_table(subjects, metering, floor, options):
         "",
         f"User and system time of the server's processes over completed requests. `wrk -t1 -c{CONNECTIONS} "
         f"-d{options.seconds}s -s bench/post.lua`, keep-alive, {KEYS:,} keys in turn, the seed's POST. Median of "
-        f"{options.rounds} rounds (and their range), rows and pinnings taking turns. Same core: server and wrk under "
+        f"{options.rounds} rounds (and their range), each with servers of its own, rows and pinnings taking turns. None "
+        "writes a log of calls but the one that says so. Same core: server and wrk under "
         f"`taskset -c {SERVER_CORE}`. Two cores: wrk under `taskset -c {OTHER_CORE}`; wake-ups dominate there.",
         "",
         "| | same core, µs | × floor | two cores, µs | × floor |",
@@ -375,6 +382,11 @@ def load_table(subjects, metering, floor, options):
         for samples, base in ((subject.same, floor.same), (subject.two, floor.two)):
             cells.append(f"{spread(samples)} | {statistics.median(samples) / statistics.median(base):.2f}")
         lines.append(f"| {subject.name} | {' | '.join(cells)} |")
+    if options.against:
+        now = next(subject for subject in subjects if subject.name == METERED)
+        shares = (spread([mine / its for mine, its in zip(*both)])
+                  for both in ((now.same, subjects[-1].same), (now.two, subjects[-1].two)))
+        lines += ["", f"{METERED}, × {subjects[-1].name}, round by round: {', '.join(shares)} on the same core and on two."]
     lines += ["", f"Metering by itself, same core, {METERING_ROUNDS} times 4 s of the two rows in turn: median "
               f"{statistics.median(metering):.2f} µs ({min(metering):.2f} to {max(metering):.2f})."]
     return [*lines, ""]

@@ -1,6 +1,6 @@
 //! The API behind the gateways: `upstream ADDRESS:PORT` answers fixed JSON by the last part of the path: `small`, an
-//! object of 131 bytes; `large` and `huge`, arrays of such objects, 10 KB and 10 MB. A request that still has its API
-//! key is answered 400: a gateway keeps the keys of its callers to itself.
+//! object of 131 bytes; `large` and `huge`, arrays of such objects, 10 KB and 10 MB. Below `/v1/files` they are given as
+//! text. A request that still has its API key is answered 400: a gateway keeps the keys of its callers to itself.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -21,7 +21,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         ("huge", quotes(10_000_000).into()),
     ]));
     match polygate_bench::serve(address, http1::Builder::new(), move |request| {
-        let name = request.uri().path().rsplit('/').next().unwrap_or_default();
+        let path = request.uri().path();
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let content_type = if path.starts_with("/v1/files/") { "text/plain" } else { "application/json" };
         let (status, body) = match bodies.get(name) {
             _ if request.headers().contains_key("x-api-key") => (StatusCode::BAD_REQUEST, Bytes::new()),
             Some(body) => (StatusCode::OK, body.clone()),
@@ -29,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         };
         let mut response = Response::new(Full::new(body));
         *response.status_mut() = status;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         ready(response)
     })? {}
 }
