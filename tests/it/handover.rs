@@ -32,12 +32,12 @@ fn a_successor_has_the_sockets_and_the_process() {
     let key = desk.create("");
     desk.write("listen: [127.0.0.1:0, '[::1]:0']\nprivate_listen: 127.0.0.1:0");
     let mut server = Server::spawn(desk.command("serve --config polygate.yaml"));
-    let metrics = server.printed("Metrics and health: ").unwrap();
+    let metrics = server.printed("Metrics, health and administration: ").unwrap();
     for _ in 0..2 {
         assert_eq!(server.call(&key), 200);
         signal(&server, "USR2");
         assert_eq!(server.printed("Polygate listens on "), Some(format!("Polygate listens on {}", server.url)));
-        assert_eq!(server.printed("Metrics and health: ").unwrap(), metrics);
+        assert_eq!(server.printed("Metrics, health and administration: ").unwrap(), metrics);
     }
     assert_eq!(server.call(&key), 200);
     stop(server);
@@ -74,11 +74,11 @@ fn public_and_private_sockets_do_not_change_places() {
     let first = server.url.strip_prefix("http://").unwrap().to_owned();
     let second = server.printed("Polygate listens on ").unwrap();
     let second = second.strip_prefix("Polygate listens on http://").unwrap().to_owned();
-    let private = server.printed("Metrics and health: ").unwrap();
+    let private = server.printed("Metrics, health and administration: ").unwrap();
     // The second is free, and any would do as the private one.
     desk.write(&format!("listen: {first}\nprivate_listen: 127.0.0.1:0"));
     signal(&server, "USR2");
-    assert_eq!(server.printed("Metrics and health: ").unwrap(), private);
+    assert_eq!(server.printed("Metrics, health and administration: ").unwrap(), private);
     assert!(TcpStream::connect(&second).is_err());
     // The private one is free, and any would do as a public one.
     desk.write(&format!("listen: [{first}, 127.0.0.1:0]"));

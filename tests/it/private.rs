@@ -19,8 +19,8 @@ fn start(desk: &Desk) -> (Server, String) {
 /// The same of what is configured.
 pub fn served(desk: &Desk) -> (Server, String) {
     let mut server = Server::start(desk, "--config polygate.yaml");
-    let line = server.printed("Metrics and health: ").unwrap();
-    (server, line.strip_prefix("Metrics and health: http://").unwrap().to_owned())
+    let line = server.printed("Metrics, health and administration: ").unwrap();
+    (server, line.strip_prefix("Metrics, health and administration: http://").unwrap().to_owned())
 }
 
 /// Status, head and body.
@@ -169,8 +169,8 @@ fn a_journal_that_cannot_be_written_is_told_and_so_is_its_return() {
         command.env_clear().current_dir(&desk.directory);
         command
     });
-    let private = server.printed("Metrics and health: ").unwrap();
-    let private = private.strip_prefix("Metrics and health: http://").unwrap().to_owned();
+    let private = server.printed("Metrics, health and administration: ").unwrap();
+    let private = private.strip_prefix("Metrics, health and administration: http://").unwrap().to_owned();
     until_ready_is(&private, 200);
     assert_eq!(server.call(&key), 200);
 

@@ -148,8 +148,8 @@ impl Watched {
         // Nobody can make libraries more talkative.
         command.envs([("RUST_LOG", "trace"), ("OTEL_LOG_LEVEL", "debug")]);
         let mut server = Server::spawn(command);
-        let private = server.printed("Metrics and health: http://").unwrap();
-        let private = private.strip_prefix("Metrics and health: http://").unwrap().to_owned();
+        let private = server.printed("Metrics, health and administration: http://").unwrap();
+        let private = private.strip_prefix("Metrics, health and administration: http://").unwrap().to_owned();
         let told = Arc::new(Mutex::new(String::new()));
         let errors = BufReader::new(server.child.stderr.take().unwrap());
         let reader = thread::spawn({

@@ -41,7 +41,7 @@ pub(super) fn welcome(
     let mut text: String = addresses.iter().map(|address| format!("Polygate listens on {}\n", url(address))).collect();
     let url = addresses.first().map(url).unwrap_or_default();
     if let Some(private) = private {
-        text += &format!("Metrics and health: http://{}\n", reachable(private));
+        text += &format!("Metrics, health and administration: http://{}\n", reachable(private));
     }
     if let Some(CreatedKey { key, account, .. }) = first {
         let (key, email) = (key.as_str(), &account.email);
