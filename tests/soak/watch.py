@@ -1,24 +1,26 @@
 """What a server holds: memory, descriptors, threads and files, from /proc and its data directory."""
 
 import collections
+import os
 import pathlib
 import re
 import statistics
 
 # As /proc/net/tcp has the state of a listener.
 LISTENS = "0A"
+# Analytics is read on a thread beside each worker, which stays for seconds.
+THREADS = os.cpu_count() + 1
 # By how much the median of the last third may be above that of the second: in parts, and in units of the figure. Attacks
 # come by chance, so that thirds differ.
 TOLERANCES = {
     "memory, KiB": (0.10, 8 * 1024),
     "descriptors": (0.25, 400),
-    # Analytics has threads of its own while it is asked, 33 calls at most.
-    "threads": (0, 33),
+    "threads": (0, THREADS),
     "journal files": (0, 2),
     "journal, KiB": (0, 8 * 1024),
 }
 # By how much more a server may hold at rest than before it all began.
-AT_REST = {"memory, KiB": (1.0, 64 * 1024), "descriptors": (0, 2), "threads": (0, 33), "journal files": (0, 1)}
+AT_REST = {"memory, KiB": (1.0, 64 * 1024), "descriptors": (0, 2), "threads": (0, THREADS), "journal files": (0, 1)}
 
 
 class Watch:
