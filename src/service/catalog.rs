@@ -194,10 +194,7 @@ impl Catalog {
             let UpstreamApi { name, path, api: Api { access, cost, .. }, body_bytes, rate, .. } = &**api;
             let earlier = before.and_then(|before| before.own.get(name.as_str()));
             let upstream = match earlier.map(|route| &route.service) {
-                // A file of certificates may be another by now.
-                Some(Service::Upstream(upstream)) if upstream.settings() == &**api && api.ca.is_none() => {
-                    Arc::clone(upstream)
-                }
+                Some(Service::Upstream(upstream)) if upstream.is_of(api) => Arc::clone(upstream),
                 _ => Arc::new(Upstream::new(api, clock.clone())?),
             };
             let limiter = |rate| {

@@ -21,7 +21,7 @@ pub struct Authorities {
 
 /// The system trusts none, with what was in the way of reading them.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("no certificate authorities on this system{why}: install ca-certificates")]
+#[error("no certificate authorities on this system{why}: install ca-certificates or name some in SSL_CERT_FILE")]
 pub struct NoAuthorities {
     why: String,
 }

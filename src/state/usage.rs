@@ -3,8 +3,8 @@
 //! The database may be slow, and calls share their thread with others. So it is read on threads for what blocks, by one
 //! call at a time, and so many may wait for their turn, which takes no thread.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::spawn_blocking;

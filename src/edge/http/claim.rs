@@ -68,7 +68,9 @@ pub fn head() -> impl Filter<Extract = (Head,), Error = Rejection> + Copy {
 pub fn context(gateway: &Arc<Gateway>, headers: &HeaderMap, peer: IpAddr) -> Kept {
     let lines_of = |name: HeaderName| headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
     let accepted = accept::choose(lines_of(header::ACCEPT));
-    let parent = headers.get(TRACEPARENT).and_then(|line| TraceParent::parse(line.as_bytes()));
+    let mut parents = lines_of(TRACEPARENT);
+    // Of two, nobody knows which one counts.
+    let parent = parents.next().filter(|_| parents.next().is_none()).and_then(TraceParent::parse);
     let came = Came { unix_ms: gateway.clock.unix_ms(), monotonic: gateway.clock.monotonic() };
     Kept::new(Context {
         gateway: gateway.clone(),

@@ -105,7 +105,9 @@ impl Answer {
         if head_bytes > HEAD_BYTES_MAX {
             return Err(unreadable("the head of its answer is too long"));
         }
-        kept.chosen.ended(!is_overloaded(status));
+        if is_overloaded(status) {
+            kept.chosen.ended(false);
+        }
         let decoding = Decoding::of(&head.headers);
         if status.is_client_error() {
             if is_about_us(status) {
@@ -222,6 +224,9 @@ pub struct Source {
     decoding: Decoding,
     /// What has come already.
     first: Bytes,
+    /// Whether anything has come at all, with its coding; and whether nothing more will.
+    has_begun: bool,
+    has_ended: bool,
     /// How much more it may come to.
     left: u64,
     /// How long each piece may take.
@@ -238,7 +243,7 @@ impl std::fmt::Debug for Source {
 impl Source {
     fn new(incoming: Incoming, decoding: Decoding, settings: &UpstreamApi, kept: Kept) -> Source {
         let (left, patience) = (settings.answer_bytes, settings.timeout);
-        Source { incoming, decoding, first: Bytes::new(), left, patience, kept }
+        Source { incoming, decoding, first: Bytes::new(), has_begun: false, has_ended: false, left, patience, kept }
     }
 
     /// All of a body that is short, or has come already; else what there is of it, and the rest to come.
@@ -303,11 +308,17 @@ impl Source {
                     self.left = left.ok_or_else(|| self.unreadable("its answer is longer than answer_bytes"))?;
                     return Ok(Some(piece));
                 }
-                Step::End => return Ok(None),
-                Step::Hungry => {
-                    let more = self.more().await.inspect_err(|_| self.kept.chosen.ended(false))?;
-                    self.decoding.feed(more);
-                }
+                Step::End if self.has_ended => return Ok(None),
+                // The coding is at its end, which need not be that of the answer.
+                Step::End => match self.more().await? {
+                    None => return Ok(None),
+                    Some(_) => return Err(self.unreadable("its answer goes on behind the end of its coding")),
+                },
+                Step::Hungry => match self.more().await? {
+                    // Of nothing, there is no coding: answers to HEAD have one all the same.
+                    None if !self.has_begun => return Ok(None),
+                    more => self.decoding.feed(more),
+                },
             }
         }
     }
@@ -321,15 +332,20 @@ impl Source {
     async fn more(&mut self) -> Result<Option<Bytes>, Fault> {
         loop {
             match self.incoming.frame().await {
-                None => return Ok(None),
+                None => {
+                    self.has_ended = true;
+                    return Ok(None);
+                }
                 Some(Err(error)) => {
                     self.kept
                         .chosen
                         .tell(&format!("its answer has broken off: {}", causes(&error).last().unwrap_or(&error)));
+                    self.kept.chosen.ended(false);
                     return Err(Fault::UpstreamUnreachable);
                 }
                 Some(Ok(frame)) => {
                     if let Some(bytes) = frame.into_data().ok().filter(|bytes| !bytes.is_empty()) {
+                        self.has_begun = true;
                         return Ok(Some(bytes));
                     }
                 }

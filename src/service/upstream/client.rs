@@ -2,26 +2,31 @@
 
 use std::cell::RefCell;
 use std::error::Error;
+use std::future::Future;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ahash::HashMap;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::crypto::ring;
+use rustls::pki_types::TrustAnchor;
 use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tower_service::Service;
 
 use super::UpstreamError;
-use super::pool::{self, InUse};
+use super::pool::{InUse, Owner};
 use crate::config::UpstreamApi;
 use crate::pure::fault::Fault;
 use crate::pure::upstream::target::Base;
@@ -41,8 +46,30 @@ const STREAM_WINDOW_BYTES: u32 = 64 << 10;
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What makes connections.
-type Connector = HttpsConnector<HttpConnector>;
+/// What makes connections, TLS included, in the time they may take.
+#[derive(Clone, Debug)]
+struct Connector {
+    https: HttpsConnector<HttpConnector>,
+    timeout: Duration,
+}
+
+type Connection = MaybeHttpsStream<TokioIo<TcpStream>>;
+
+impl Service<Uri> for Connector {
+    type Response = Connection;
+    type Error = Box<dyn Error + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Connection, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.https.poll_ready(context)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connection = timeout(self.timeout, self.https.call(uri));
+        Box::pin(async { connection.await.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into())) })
+    }
+}
+
 /// hyper-util's client, which speaks HTTP/2 wherever it can.
 type Http2 = Client<Connector, Full<Bytes>>;
 
@@ -52,10 +79,11 @@ pub struct Clients(Arc<Terms>);
 
 #[derive(Debug)]
 struct Terms {
-    /// No others of this process have it.
-    number: u64,
+    owner: Arc<Owner>,
     http2: bool,
     connector: Connector,
+    /// What a file of certificate authorities holds, if there is one.
+    trusted: Option<Vec<TrustAnchor<'static>>>,
 }
 
 thread_local! {
@@ -144,30 +172,37 @@ impl Clients {
         let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("the provider has all versions")
-            .with_root_certificates(roots)
+            .with_root_certificates(roots.clone())
             .with_no_client_auth();
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_connect_timeout(Some(settings.connect_timeout));
         let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
-        let connector = if settings.http2 {
+        let https = if settings.http2 {
             https.enable_all_versions().wrap_connector(http)
         } else {
             https.enable_http1().wrap_connector(http)
         };
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        Ok(Clients(Arc::new(Terms { number: NEXT.fetch_add(1, Relaxed), http2: settings.http2, connector })))
+        let connector = Connector { https, timeout: settings.connect_timeout };
+        let trusted = settings.ca.is_some().then(|| roots.roots.clone());
+        Ok(Clients(Arc::new(Terms { owner: Owner::new(), http2: settings.http2, connector, trusted })))
     }
 
-    /// Sends a request to the target at `base`, which is that `at` among those of its API. With the answer comes the hold on its connection, which is to last as long as
-    /// the body is read.
+    /// Whether they go by the file of certificate authorities as it is now, if their API names one.
+    pub fn are_up_to_date(&self, settings: &UpstreamApi) -> bool {
+        let now = settings.ca.as_deref().map(authorities::of_file).transpose();
+        now.is_ok_and(|now| now.map(|now| now.roots) == self.0.trusted)
+    }
+
+    /// Sends a request to the target of that number, whose address is `base`. The connection that comes with the answer is to
+    /// be held for as long as the body is read.
     ///
     /// # Errors
     /// Why there is no answer, and that in words.
     pub async fn send(
         &self,
-        at: usize,
+        target: usize,
         base: &Base,
         request: Request<Full<Bytes>>,
     ) -> Result<(Response<Incoming>, Option<InUse>), (Failure, String)> {
@@ -177,8 +212,8 @@ impl Clients {
                 .map(|response| (response, None))
                 .map_err(|error| if error.is_connect() { of_connection(&error) } else { of_answer(&error) });
         }
-        let (place, mut request) = ((self.0.number, at), base.addressed(request));
-        while let Some(mut connection) = pool::take(place) {
+        let mut request = base.addressed(request);
+        while let Some(mut connection) = self.0.owner.take(target) {
             match connection.send(request).await {
                 Ok(response) => return Ok((response, Some(connection))),
                 Err(mut error) => match error.take_message() {
@@ -189,27 +224,27 @@ impl Clients {
             }
         }
         // Boxed, because it is large, and most requests find a connection.
-        let mut connection = Box::pin(self.open(place, base)).await?;
+        let mut connection = Box::pin(self.open(target, base)).await?;
         match connection.send(request).await {
             Ok(response) => Ok((response, Some(connection))),
             Err(error) => Err(of_answer(error.error())),
         }
     }
 
-    async fn open(&self, place: pool::Place, base: &Base) -> Result<InUse, (Failure, String)> {
+    async fn open(&self, target: usize, base: &Base) -> Result<InUse, (Failure, String)> {
         let io = self.0.connector.clone().call(base.uri()).await.map_err(|error| of_connection(&*error))?;
-        pool::open(place, io).await.map_err(|error| of_answer(&error))
+        self.0.owner.open(target, io).await.map_err(|error| of_answer(&error))
     }
 
     fn mine(&self, is_https: bool) -> Http2 {
         MINE.with_borrow_mut(|mine| {
-            let place = (self.0.number, is_https);
-            if let Some(own) = mine.get(&place) {
+            let whose = (self.0.owner.number(), is_https);
+            if let Some(own) = mine.get(&whose) {
                 return own.client.clone();
             }
             mine.retain(|_, own| own.terms.strong_count() > 0);
             let own = Own { terms: Arc::downgrade(&self.0), client: self.0.client(is_https) };
-            mine.entry(place).or_insert(own).client.clone()
+            mine.entry(whose).or_insert(own).client.clone()
         })
     }
 }

@@ -143,6 +143,11 @@ impl Upstream {
         (self.under_way.load(Relaxed), self.targets.standing())
     }
 
+    /// Whether it would be the same if it were made of `settings` now: a file of certificates may be another.
+    pub fn is_of(&self, settings: &UpstreamApi) -> bool {
+        *self.settings == *settings && self.clients.are_up_to_date(settings)
+    }
+
     /// What is set for it.
     pub fn settings(&self) -> &UpstreamApi {
         &self.settings
@@ -262,12 +267,18 @@ impl Drop for Place {
     }
 }
 
-/// What is kept until an answer has come to its end.
+/// What is kept until an answer has come to its end. An answer of which nobody has said that it failed has not.
 #[derive(Debug)]
 struct Kept {
     chosen: Arc<Chosen>,
     _connection: Option<InUse>,
     _place: Place,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.chosen.ended(true);
+    }
 }
 
 /// What `work` comes to, if it does before `deadline`.

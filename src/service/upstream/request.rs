@@ -119,7 +119,6 @@ impl Ask {
                 headers.append(name, value.clone());
             }
         }
-        let kept_under = kept_under(upstream, head, &rest, &headers, &body);
         let accept = match (upstream.settings().formats, head.headers.get(ACCEPT)) {
             // What is in none of our formats is between the two of them.
             (AnswerFormats::Passthrough, Some(own)) if accept::choose(iter::once(own.as_bytes())).is_none() => {
@@ -129,6 +128,7 @@ impl Ask {
             (AnswerFormats::Negotiated, _) => HeaderValue::from_static("application/json"),
         };
         headers.insert(ACCEPT, accept);
+        let kept_under = kept_under(upstream, head, from, &rest, &headers, &body);
         from.tell(&head.headers, &mut headers);
         if is_rewritten {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -202,11 +202,13 @@ impl From<'_> {
     }
 }
 
-/// What the answer is kept under, if this is a request whose answers are: it depends on all that is passed on. What is for
-/// one caller alone is not kept (RFC 9111 section 3.5).
+/// What the answer is kept under, if this is a request whose answers are: it depends on all that is passed on, and on the
+/// address that was asked (RFC 9111 section 2), of which the upstream is told. What is for one caller alone is not kept
+/// (section 3.5).
 fn kept_under(
     upstream: &Upstream,
     head: &Parts,
+    from: &From<'_>,
     rest: &Rest,
     passed: &HeaderMap,
     body: &Bytes,
@@ -216,15 +218,15 @@ fn kept_under(
         return None;
     }
     let mut key = rest.as_str().as_bytes().to_vec();
-    for name in &upstream.settings().pass_headers {
+    let host = head.headers.get(HOST).map(|host| (&HOST, host));
+    for (name, value) in host.into_iter().chain(passed) {
         // Neither a path nor a header line has a line end in it.
-        for value in passed.get_all(name) {
-            key.push(b'\n');
-            key.extend_from_slice(name.as_str().as_bytes());
-            key.push(b':');
-            key.extend_from_slice(value.as_bytes());
-        }
+        key.push(b'\n');
+        key.extend_from_slice(name.as_str().as_bytes());
+        key.push(b':');
+        key.extend_from_slice(value.as_bytes());
     }
+    key.extend_from_slice(if from.is_https { b"\nhttps" } else { b"\nhttp" });
     let lines: Vec<&[u8]> = head.headers.get_all(CACHE_CONTROL).iter().map(HeaderValue::as_bytes).collect();
     Some((key.into(), Asked::of(&lines)))
 }

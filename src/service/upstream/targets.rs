@@ -82,7 +82,7 @@ impl Targets {
             .or_else(|| fewest(&|_| true))
             .unwrap_or_default();
         self.targets[at].under_way.fetch_add(1, Relaxed);
-        Chosen { targets: Arc::clone(self), at }
+        Chosen { targets: Arc::clone(self), at, has_ended: AtomicBool::new(false) }
     }
 
     /// The addresses of all, in the order of the configuration.
@@ -153,6 +153,7 @@ pub struct TargetStanding {
 pub struct Chosen {
     targets: Arc<Targets>,
     at: usize,
+    has_ended: AtomicBool,
 }
 
 impl Chosen {
@@ -171,8 +172,11 @@ impl Chosen {
         warn!(target: PROGRAM, "{}, a server of {}: {reason}", self.base().authority(), self.targets.api);
     }
 
-    /// It has answered, or else it has failed to.
+    /// It has answered, to the end, or else it has failed to. What is said first counts.
     pub fn ended(&self, well: bool) {
+        if self.has_ended.swap(true, Relaxed) {
+            return;
+        }
         let now = self.targets.clock.monotonic();
         let mut ejection = self.target().ejection();
         let breaker = &mut self.targets.health().breaker;

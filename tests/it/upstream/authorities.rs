@@ -89,7 +89,7 @@ fn a_machine_without_authorities_serves_what_needs_none_and_names_what_does() {
     let signed = Signed::new();
     let nobody = ("SSL_CERT_FILE", "/nonexistent/authorities.pem");
     let none = "no certificate authorities on this system (failed to read PEM from file: No such file or directory (os \
-                error 2) at '/nonexistent/authorities.pem'): install ca-certificates";
+                error 2) at '/nonexistent/authorities.pem'): install ca-certificates or name some in SSL_CERT_FILE";
     let secret = "whsec_c2VjcmV0IG9mIDMyIGJ5dGVzLCBub3QgYSBzaG93bi4=";
     for (config, error) in [
         (

@@ -368,6 +368,37 @@ fn an_upstream_that_always_fails_is_left_alone_for_a_while() {
     assert!((0..5).all(|_| status() == 200));
 }
 
+#[test]
+fn a_target_whose_answers_break_off_is_one_that_fails() {
+    let cut = Server::start(|_, stream| {
+        says(stream, "HTTP/1.1 200 OK\nContent-Length: 9\n\n{");
+        Then::Close
+    });
+    let sound = Server::start(ok);
+    let setup = Setup { plan: "mega".into(), ..Setup::default() };
+    let live = live(&[cut.address, sound.address], "  a: { upstream: ['$0', '$1'] }", setup);
+    let failed = (0..40).filter(|_| call(&live, "GET /v1/a\nX-API-Key: $key").status == 502).count();
+    assert_eq!((failed, cut.count()), (5, 5), "five in a row, and then it is passed over");
+}
+
+#[test]
+fn a_connection_that_is_not_made_in_time_is_none_with_its_encryption() {
+    // The system connects; nobody shakes hands.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let sound = Server::start(ok);
+    let directory = tempfile::tempdir().unwrap();
+    let ca = directory.path().join("ca.pem");
+    std::fs::write(&ca, rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap().cert.pem()).unwrap();
+    let apis = format!(
+        "  a: {{ upstream: ['https://{}', '$0'], methods: [POST], connect_timeout_s: 1, timeout_s: 29, ca: '{}' }}",
+        silent.local_addr().unwrap(),
+        ca.display(),
+    );
+    let live = live(&[sound.address], &apis, Setup::default());
+    // Nothing has been sent to the first, so that what must not be repeated is sent to the other.
+    (0..2).for_each(|_| assert_eq!(call(&live, "POST /v1/a\nX-API-Key: $key").status, 200));
+}
+
 #[tokio::test]
 async fn apis_come_and_go_with_the_configuration_and_those_that_stay_keep_what_they_have() {
     let server = Server::start(ok);
@@ -386,13 +417,22 @@ async fn apis_come_and_go_with_the_configuration_and_those_that_stay_keep_what_t
     assert_eq!(told(&app.send(call).await), ["7", "7"]);
     assert_eq!(server.last().line(), "GET /b");
     assert_eq!(server.connections.load(Ordering::Acquire), connections, "its connection has been kept");
+    let directory = tempfile::tempdir().unwrap();
+    let ca = directory.path().join("ca.pem");
+    std::fs::write(&ca, rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap().cert.pem()).unwrap();
+    let with_ca = format!("apis:\n{}", a(&format!(", cost: 0, ca: '{}'", ca.display())));
+    for _ in 0..3 {
+        app.reload(&with_ca);
+        app.send(call).await;
+    }
+    assert_eq!(server.connections.load(Ordering::Acquire), connections + 1, "the file is the same");
     app.reload(&format!("apis:\n{}", a(", cost: 3")));
-    assert_eq!(told(&app.send(call).await), ["6", "10"]);
+    assert_eq!(told(&app.send(call).await), ["3", "10"]);
     app.reload("apis: { key2otp: { access: key } }");
     assert_eq!(app.send(call).await.status, 404);
     app.reload(&format!("apis:\n{}{b}", a("")));
     app.fold();
     let usage = app.send("GET /v1/analytics?view=apis\nX-API-Key: $key\nAccept: text/csv\n").await;
     let usage = String::from_utf8(usage.body.to_vec()).unwrap();
-    assert!(usage.contains("\r\na,3,") && usage.contains("\r\nb,1,"), "{usage}");
+    assert!(usage.contains("\r\na,6,") && usage.contains("\r\nb,1,"), "{usage}");
 }

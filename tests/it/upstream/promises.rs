@@ -75,6 +75,33 @@ fn what_must_not_be_given_again_is_not() {
 }
 
 #[test]
+fn what_an_answer_may_depend_on_is_asked_for_by_itself() {
+    let server = Server::start(|seen, stream| {
+        let body = format!("{:?}", [seen.header("x-forwarded-host"), seen.header("accept")]);
+        let head =
+            format!("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nVary: Accept\r\nContent-Length: {}", body.len());
+        let _ = stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes());
+        Then::Keep
+    });
+    let apis = "  a: { upstream: '$0', cost: 0, access: open, cache_bytes: 1048576, formats: passthrough }";
+    let live = live(&[server.address], apis, Setup::default());
+    let got = |host: &str, accept: &str| {
+        let head = format!("GET /v1/a HTTP/1.1\nHost: {host}\nAccept: {accept}\nConnection: close\n\n");
+        live.exchange(&head).rsplit("\"data\":").next().unwrap().to_owned()
+    };
+    let plain = r#"["api.example", "application/json, */*;q=0.5"]}"#;
+    for (host, accept, wanted, count) in [
+        ("api.example", "*/*", plain, 1),
+        ("evil.example", "*/*", &*plain.replace("api", "evil"), 2),
+        ("api.example", "text/html", r#"["api.example", "text/html"]}"#, 3),
+        ("api.example", "*/*", plain, 3),
+        ("api.example", "application/json", plain, 3),
+    ] {
+        assert_eq!((&*got(host, accept), server.count()), (wanted, count), "{host}, {accept}");
+    }
+}
+
+#[test]
 fn an_answer_with_a_flaw_is_asked_for_again() {
     let bodies = Mutex::new(vec!["{\"n\":2}", "{\"n\":"]);
     let server = Server::start(move |_, stream| {

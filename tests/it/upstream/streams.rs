@@ -208,6 +208,47 @@ fn a_hundred_thousand_rows_come_whole_in_every_format() {
 }
 
 #[test]
+fn a_coding_ends_with_its_answer_and_nothing_has_none() {
+    let server = Server::start(|seen, stream| {
+        let (head, body): (_, &[u8]) = match seen.line() {
+            "GET /none" => ("204 No Content\r\nContent-Encoding: br\r\n\r\n", b""),
+            "GET /empty" => ("200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 0\r\n\r\n", b""),
+            "GET /cut" => ("200 OK\r\nContent-Encoding: br\r\nContent-Length: 21\r\n\r\n", BROTLI),
+            "GET /more" => ("200 OK\r\nContent-Encoding: br\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n", BROTLI),
+            // That of the answer to GET.
+            head => (
+                "200 OK\r\nContent-Encoding: br\r\nContent-Length: 11\r\n\r\n",
+                &BROTLI[..if head.starts_with("HEAD") { 0 } else { 11 }],
+            ),
+        };
+        let _ = stream.write_all(&[b"HTTP/1.1 ", head.as_bytes(), body].concat());
+        if seen.line() == "GET /more" {
+            let _ = stream.write_all(b"\r\n1\r\nx\r\n0\r\n\r\n");
+        }
+        if seen.line() == "GET /cut" { Then::Close } else { Then::Keep }
+    });
+    let live = live(&server, "");
+    for (line, wanted) in [
+        ("GET /", Some("{\"a\":1}")),
+        ("HEAD /", Some("")),
+        ("GET /none", Some("null")),
+        ("GET /empty", Some("null")),
+        ("GET /cut", None),
+        ("GET /more", None),
+    ] {
+        let got = call(&live, &format!("{}\nX-API-Key: $key", line.replace(" /", " /v1/a/")));
+        let is_right = match wanted {
+            Some(data) => got.status == 200 && got.is_whole && got.text().contains(data),
+            None => got.status == 502 || !got.is_whole,
+        };
+        assert!(is_right, "{line}: {} {}", got.status, got.text());
+    }
+}
+
+/// `{"a":1}` by `brotli`, the reference program.
+const BROTLI: &[u8] = b"\x0b\x03\x80\x7b\x22\x61\x22\x3a\x31\x7d\x03";
+
+#[test]
 fn a_client_of_http_1_0_gets_an_answer_as_a_whole_or_not_at_all() {
     let json = rows(10_000);
     let server = sends(json.clone().into_bytes(), "");
