@@ -106,13 +106,13 @@ async fn answer(control: &Control, head: &Parts, drains: &AtomicBool) -> Page {
         "/metrics" => metrics(&gateway),
         "/healthz" => as_json(StatusCode::OK, &json!({ "status": "ok" })),
         "/readyz" => ready(&gateway),
-        "/apis" => admin::apis(&gateway),
         _ if !admin::is_from_operator(head) => {
             let error = "not from a web page, and only under localhost or an IP address";
             as_json(StatusCode::FORBIDDEN, &json!({ "error": error }))
         }
         "/reload" => admin::reload(control).await,
-        _ => admin::drain(&gateway, drains),
+        "/drain" => admin::drain(&gateway, drains),
+        _ => admin::apis(&gateway),
     }
 }
 

@@ -5,7 +5,7 @@ use futures_util::stream::{self, Stream};
 
 use super::{Body, Context, Kept, Reply, charge};
 use crate::pure::fault::Fault;
-use crate::pure::log_line::Level;
+use crate::pure::log_line::{Level, UNANSWERED};
 use crate::pure::transcode::{PIECE_BYTES, Transcoder};
 use crate::pure::usage::Outcome;
 use crate::service::upstream::{self, Answer, Content, Source, Upstream};
@@ -212,7 +212,7 @@ impl Drop for Leaving {
                 self.context.count(Outcome::of(fault));
                 self.context.ended(fault.status(), Some(fault.code()), format, self.bytes);
             }
-            None => self.context.unanswered(CLIENT_CLOSED),
+            None => self.context.ended(UNANSWERED, Some(CLIENT_CLOSED), None, self.bytes),
         }
     }
 }

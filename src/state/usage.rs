@@ -1,11 +1,13 @@
 //! The only way from a call to the database: reading how an account has used the APIs.
 //!
 //! The database may be slow, and calls share their thread with others. So it is read on threads for what blocks, by one
-//! call at a time, and so many may wait for their turn, which takes no thread.
+//! call at a time. Each account has a line of its own, whose first waits among those of all others: who asks much keeps
+//! nobody else from asking.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{self, Arc, PoisonError, Weak};
 
+use ahash::HashMap;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::spawn_blocking;
 
@@ -15,16 +17,22 @@ use crate::pure::usage::{ApiUsage, DayUsage};
 use super::report::Report;
 use super::store::Store;
 
-/// The most calls that read or wait for it at a time.
-const READERS_MAX: usize = 256;
+/// The most calls of an account that read or wait for it at a time.
+const LINE_MAX: usize = 64;
 
 /// Reads usage for calls.
 pub struct UsageReader {
     store: Arc<Mutex<Store>>,
-    places: Semaphore,
+    lines: sync::Mutex<HashMap<u32, Weak<Line>>>,
     report: Report,
     /// Whether the last reading failed, of which the operator has been told.
     failing: AtomicBool,
+}
+
+/// The calls of one account, one of which is the first.
+struct Line {
+    places: Semaphore,
+    first: Mutex<()>,
 }
 
 /// What is stored of an account's usage, as of the last fold.
@@ -41,16 +49,18 @@ pub struct StoredUsage {
 impl UsageReader {
     /// Reads by a connection of its own.
     pub fn new(store: Store, report: Report) -> UsageReader {
-        let places = Semaphore::new(READERS_MAX);
-        UsageReader { store: Arc::new(Mutex::new(store)), places, report, failing: AtomicBool::new(false) }
+        let store = Arc::new(Mutex::new(store));
+        UsageReader { store, lines: sync::Mutex::default(), report, failing: AtomicBool::new(false) }
     }
 
     /// What an account has used in the hours that begin at `from_unix_s` or after, and before `to_unix_s`.
     ///
     /// # Errors
-    /// [`Fault::Unavailable`] when too many wait already or the database cannot be read, of which the operator is told.
+    /// [`Fault::Unavailable`] when too many of the account wait already or the database cannot be read, of which the operator is told.
     pub async fn read(&self, account: u32, from_unix_s: u64, to_unix_s: u64) -> Result<StoredUsage, Fault> {
-        let _place = self.places.try_acquire().map_err(|_| Fault::Unavailable)?;
+        let line = self.line(account);
+        let _place = line.places.try_acquire().map_err(|_| Fault::Unavailable)?;
+        let _first = line.first.lock().await;
         // Held to the end of the reading: that of a caller who has hung up goes on.
         let store = Arc::clone(&self.store).lock_owned().await;
         let reading = spawn_blocking(move || {
@@ -71,6 +81,17 @@ impl UsageReader {
             }
             Fault::Unavailable
         })
+    }
+
+    fn line(&self, account: u32) -> Arc<Line> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(line) = lines.get(&account).and_then(Weak::upgrade) {
+            return line;
+        }
+        lines.retain(|_, line| line.strong_count() > 0);
+        let line = Arc::new(Line { places: Semaphore::new(LINE_MAX), first: Mutex::new(()) });
+        lines.insert(account, Arc::downgrade(&line));
+        line
     }
 }
 
@@ -129,23 +150,24 @@ mod tests {
         let (reader, _) = reader(data.path());
         let slow = Arc::clone(&reader.store);
         let slow = slow.lock().await;
-        let waiting: Vec<_> = (0..READERS_MAX)
-            .map(|_| {
-                let reader = Arc::clone(&reader);
-                tokio::spawn(async move { reader.read(1, TODAY, NOW).await })
-            })
-            .collect();
-        while reader.places.available_permits() > 0 {
+        let read = |account| {
+            let reader = Arc::clone(&reader);
+            tokio::spawn(async move { reader.read(account, TODAY, NOW).await })
+        };
+        let waiting: Vec<_> = (0..LINE_MAX).map(|_| read(1)).collect();
+        let line = reader.line(1);
+        while line.places.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
         assert_eq!(reader.read(1, TODAY, NOW).await, Err(Fault::Unavailable));
+        let other = read(2);
         // Who hangs up makes room for another.
         waiting[0].abort();
-        while reader.places.available_permits() == 0 {
+        while line.places.available_permits() == 0 {
             tokio::task::yield_now().await;
         }
         drop(slow);
-        assert!(reader.read(1, TODAY, NOW).await.is_ok());
+        assert!(other.await.unwrap().is_ok() && reader.read(1, TODAY, NOW).await.is_ok());
         for read in waiting.into_iter().skip(1) {
             assert!(read.await.unwrap().is_ok());
         }

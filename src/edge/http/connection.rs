@@ -35,7 +35,7 @@ use super::frames::Calm;
 use super::framing::Doubt;
 use super::linger::Lingering;
 use super::outgoing::Outgoing;
-use super::progress::{Noted, Progress, SWEEP};
+use super::progress::{Noted, Progress};
 use super::stream::Stream;
 use super::tls::{H2, Tls};
 use super::{chain, claim, seal};
@@ -202,11 +202,9 @@ async fn within(
             return Poll::Ready(Some(ended));
         }
         // Nearly all calls have ended before anybody looks how long they take: a timer is made only for the others.
-        if !progress.takes_time() {
-            return Poll::Pending;
-        }
         if timer.is_none() {
-            timer.set(Some(sleep(limit.saturating_sub(SWEEP))));
+            let Some(lasts) = progress.lasts() else { return Poll::Pending };
+            timer.set(Some(sleep(limit.saturating_sub(lasts))));
         }
         let over = timer.as_mut().as_pin_mut().map(|timer| timer.poll(context));
         if over.is_some_and(|over| over.is_ready()) { Poll::Ready(None) } else { Poll::Pending }

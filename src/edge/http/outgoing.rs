@@ -12,11 +12,14 @@ use tokio::time::sleep;
 
 use super::progress::Begun;
 
+/// Over HTTP/2 a client can leave answers where they are, as many as it has streams. Up to so many bytes, one may stay.
+const LEFT_BYTES_MAX: u64 = 1 << 10;
+
 /// The body of an answer.
 pub enum Outgoing<B> {
     /// All of it is there.
     Whole(B),
-    /// It leaves while it is still coming in.
+    /// It leaves while it is still coming in, or is too long to be left lying.
     Streamed(Arc<Streamed<B>>),
 }
 
@@ -43,10 +46,10 @@ impl<B: Body + Send + 'static> Outgoing<B> {
     /// The body of an answer to the call that `begun` holds. Over HTTP/2, where streams stand still one by one, a client gets
     /// `patience` to take each piece; connections of HTTP/1.1 are watched as a whole.
     pub fn new(body: B, begun: Begun, patience: Duration) -> Outgoing<B> {
-        if body.size_hint().exact().is_some() {
+        let (length, is_http2) = (body.size_hint().exact(), begun.is_http2());
+        if length.is_some_and(|length| !is_http2 || length <= LEFT_BYTES_MAX) {
             return Outgoing::Whole(body);
         }
-        let is_http2 = begun.is_http2();
         let held = Held { body: Some(body), begun: Some(begun), asked: 0, is_waiting: false };
         let streamed = Arc::new(Streamed(Mutex::new(held)));
         if is_http2 {
@@ -116,7 +119,9 @@ where
     fn size_hint(&self) -> SizeHint {
         match self {
             Outgoing::Whole(body) => body.size_hint(),
-            Outgoing::Streamed(_) => SizeHint::default(),
+            Outgoing::Streamed(streamed) => {
+                streamed.held().body.as_ref().map_or_else(SizeHint::default, Body::size_hint)
+            }
         }
     }
 }

@@ -18,6 +18,9 @@ use crate::state::load::Place;
 /// How often a worker looks at its connections.
 pub const SWEEP: Duration = Duration::from_millis(250);
 
+/// A call that this many sweeps have found under way has lasted for one whole [`SWEEP`] at least.
+const LONG: u32 = 2;
+
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -179,9 +182,13 @@ impl Progress {
         }
     }
 
-    /// Whether a call has been under way for a while. Those of HTTP/2 come side by side, so that nobody knows of one of them.
-    pub fn takes_time(&self) -> bool {
-        self.is_http2.load(Ordering::Relaxed) || self.age.load(Ordering::Relaxed) > 1
+    /// For how long a call has been under way at least, if for long enough to look at the time. Those of HTTP/2 come side by
+    /// side, so that nobody knows of one of them.
+    pub fn lasts(&self) -> Option<Duration> {
+        if self.is_http2.load(Ordering::Relaxed) {
+            return Some(Duration::ZERO);
+        }
+        (self.age.load(Ordering::Relaxed) >= LONG).then_some(SWEEP)
     }
 
     /// Looks whether the connection has waited too long; called every [`SWEEP`].
@@ -191,7 +198,7 @@ impl Progress {
             Phase::Handshake => limits.handshake_timeout,
             Phase::Fresh | Phase::Head => limits.header_read_timeout,
             Phase::Call => {
-                if self.age.fetch_add(1, Ordering::Relaxed) == 1 {
+                if self.age.fetch_add(1, Ordering::Relaxed) + 1 == LONG {
                     // The call is to have a look at the time.
                     self.wake();
                 }

@@ -19,7 +19,7 @@ use crate::state::events::PROGRAM;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Whether a request that changes something can be the operator's own. A page in the operator's browser can reach what the
+/// Whether a request can be the operator's own. A page in the operator's browser can reach what the
 /// operator can: its requests bear `Origin` (RFC 6454 section 7.3) or `Sec-Fetch-Site` (W3C Fetch Metadata), and by
 /// a DNS name of its own, which it has rebound, `Host`.
 pub(super) fn is_from_operator(head: &Parts) -> bool {

@@ -156,6 +156,30 @@ async fn a_client_that_stops_reading_does_not_keep_its_place() {
     assert_eq!(used(&live).0, 1);
 }
 
+#[tokio::test]
+async fn a_client_that_takes_nothing_does_not_keep_whole_answers_either() {
+    // Short enough to be handled as wholes.
+    let server = sends(rows(1_000).into_bytes(), "");
+    let config = "http2_prior_knowledge: true\nlimits: { answer_write_timeout_s: 1 }";
+    let apis = format!("apis:\n  a: {{ upstream: 'http://{}' }}", server.address);
+    let live = Live::new(&Setup { plan: "mega".into(), config: format!("{config}\n{apis}"), ..Setup::default() });
+    let stream = tokio::net::TcpStream::connect(live.address).await.unwrap();
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let (mut sender, connection) = builder.initial_stream_window_size(0).handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let mut answers = Vec::new();
+    for _ in 0..20 {
+        let request = http::Request::get("http://localhost/v1/a").header("x-api-key", &live.app.key);
+        answers.push(sender.send_request(request.body(Full::new(Bytes::new())).unwrap()).await.unwrap());
+    }
+    assert!(answers.iter().all(|answer| answer.status() == 200));
+    assert_eq!(live.app.gateway.load.requests(), 20);
+    while live.app.gateway.load.requests() > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(!sender.is_closed());
+}
+
 fn rows(count: usize) -> String {
     let rows: Vec<String> =
         (0..count).map(|id| format!("{{\"id\":{id},\"name\":\"row {id}\",\"price\":{id}.50}}")).collect();

@@ -1,3 +1,5 @@
+//! Calls that end in time, too late or in a panic, and connections that close between two.
+
 use std::io::{Read, Write};
 use std::sync::mpsc;
 
@@ -87,7 +89,7 @@ fn given(rest: impl Future<Output = ()>, cut_off: bool, polls: usize) -> Given {
                 }
                 Poll::Pending => {
                     progress.wakes(context.waker());
-                    while !progress.takes_time() {
+                    while progress.lasts().is_none() {
                         progress.sweep(&gateway.config.limits);
                     }
                     Poll::Pending
@@ -141,7 +143,7 @@ fn ended(limit_ms: u64, call: impl Future<Output = Result<Response, Infallible>>
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let progress = new_progress();
     let _begun = progress.begin(1);
-    while !progress.takes_time() {
+    while progress.lasts().is_none() {
         progress.sweep(&Config::default().limits);
     }
     runtime
