@@ -414,7 +414,7 @@ def instruction_table(subjects, floor, direct):
 
 def targets(subjects, metering, memory, parts):
     """(what, measured, limit) of each target that this run measured."""
-    floor, direct, ours, xml, yaml, csv, _, _, _, nginx, *former = subjects
+    floor, direct, ours, xml, yaml, csv, _, _, _, _, nginx, *former = subjects
     if ours.instructions:
         yield "warp chain, × the same steps on bare hyper, instructions", ours.instructions / direct.instructions, 1.1
     if ours.same:
