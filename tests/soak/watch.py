@@ -8,8 +8,9 @@ import statistics
 
 # As /proc/net/tcp has the state of a listener.
 LISTENS = "0A"
-# Analytics is read on a thread beside each worker, which stays for seconds.
-THREADS = os.cpu_count() + 1
+# Analytics is read by one at a time, on a thread beside its worker. A worker makes another where the last is not back yet, and
+# each stays for ten seconds.
+THREADS = 8 * os.cpu_count()
 # By how much the median of the last third may be above that of the second: in parts, and in units of the figure. Attacks
 # come by chance, so that thirds differ.
 TOLERANCES = {
